@@ -1,0 +1,64 @@
+// Package store is what holds data: the port through which relight protects a data store and brings it back.
+//
+// A store promises that a snapshot it reports is restorable from the repository alone, that a target it cannot
+// reach is refused before anything is touched, and that it never reports a position durable that is not.
+package store
+
+import (
+	"context"
+
+	"github.com/toolboxai/relight"
+	"github.com/toolboxai/relight/repo"
+)
+
+// BackupOptions of one backup.
+type BackupOptions struct {
+	Parent   relight.SnapshotID // "" for a full backup
+	Workers  int                // 0: the number of CPUs
+	Progress func(relight.Progress)
+}
+
+// Target is where a restore puts data.
+type Target struct {
+	Directory   string            // the data directory to fill
+	Tablespaces map[string]string // old location → new location; an unmapped one keeps its path in place, or is put beside Directory in a sandbox
+	Owner       string            // user that must own the files; "": the owner of Directory or of its parent
+	Sandbox     bool              // archiving, replication and outside connections stay off
+}
+
+// RestoreOptions of one restore.
+type RestoreOptions struct {
+	VerifyBefore bool // read every needed chunk and WAL object before touching the target
+	Verify       bool // run the checkers afterwards; on failure the server is left stopped
+	Force        bool // the target may be occupied or newer
+	Workers      int
+	Progress     func(relight.Progress)
+	Started      func(ctx context.Context, h relight.Handle) error
+}
+
+// Store protects one data store and brings it back.
+type Store interface {
+	Backup(ctx context.Context, w *repo.Writer, o BackupOptions) (relight.Snapshot, error)
+	Window(ctx context.Context, m *repo.Meta) (relight.Window, error)
+	Restore(ctx context.Context, r *repo.Reader, p relight.RecoveryPoint, t Target, o RestoreOptions) (relight.Restored, error)
+}
+
+// Position is how far a follower has come. Written ≥ Spooled ≥ Durable.
+type Position struct {
+	Timeline relight.TimelineID
+	Written  relight.LSN              // received from the server
+	Spooled  relight.LSN              // fsynced on this host
+	Durable  map[string]relight.LSN   // per repository
+	Covered  map[string]relight.Point // per repository: the latest server clock at which its WAL end was ≤ Durable
+	Alarm    string                   // "" when all is well; else what a person must know
+}
+
+// Follower streams changes into the sinks until ctx ends.
+type Follower interface {
+	Follow(ctx context.Context, sinks []repo.Sink, report func(Position)) error
+}
+
+// Prover restores into a sandbox and queries.
+type Prover interface {
+	Prove(ctx context.Context, r *repo.Reader, p relight.RecoveryPoint) (relight.Proof, error)
+}
