@@ -24,6 +24,30 @@ const (
 	Irreversible Danger = "irreversible" // cannot be undone by relight
 )
 
+// Rank orders dangers: None and "" are 0, Irreversible is 3, a word that is no danger is -1.
+func (d Danger) Rank() int {
+	switch d {
+	case "", None:
+		return 0
+	case Harm:
+		return 1
+	case Data:
+		return 2
+	case Irreversible:
+		return 3
+	default:
+		return -1
+	}
+}
+
+// Destructive says that a person must type the target's name first.
+func (d Danger) Destructive() bool { return d.Rank() >= Data.Rank() }
+
+// Dangers lists the words, mildest first.
+func Dangers() []string {
+	return []string{string(None), string(Harm), string(Data), string(Irreversible)}
+}
+
 // Env is what a running action is given by its caller.
 type Env struct {
 	Actor      string        // who runs it: "alice", "relight serve"
