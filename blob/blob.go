@@ -20,6 +20,8 @@ var (
 	ErrNotFound = errors.New("object not found")      // proven absent
 	ErrExists   = errors.New("object already exists") // a create-only Put found the name taken
 	ErrReadOnly = errors.New("storage is read-only")
+	ErrName     = errors.New("invalid object name")
+	ErrRange    = errors.New("range outside the object")
 )
 
 // Info describes one object.
@@ -35,7 +37,8 @@ type PutOptions struct {
 }
 
 // Storage is a flat, durable namespace of objects. Names are slash-separated paths of
-// [A-Za-z0-9._-] elements, neither empty nor "." nor "..". All methods may be called from several goroutines.
+// [A-Za-z0-9._-] elements, neither empty nor "." nor "..". No name may be the directory of another ("a" beside
+// "a/b"): a driver may refuse the second, and none is obliged to. All methods may be called from several goroutines.
 type Storage interface {
 	// Put stores the rest of body under name. It may read body more than once, by seeking. Without
 	// Replace it returns ErrExists when the name is taken, also when two writers race.
