@@ -68,6 +68,9 @@ type Sidecar struct {
 	Dropped     []DroppedRelation   `json:"dropped,omitempty"`
 	Host        string              `json:"host"`
 	Epoch       int                 `json:"epoch"`
+	Body        string              `json:"body"`          // the body's object name; the sink fills it, as the next two
+	Stored      int64               `json:"stored"`        // sealed bytes of the body
+	Sealed      string              `json:"sealed_blake3"` // of the sealed bytes: checked without the data identity
 }
 
 // DroppedRelation is a relation file removed at commit.
@@ -97,7 +100,8 @@ type Sink interface {
 type Signed struct {
 	Kind    string          `json:"kind"`    // "manifest", "sidecar", "proof", "host", …
 	Name    string          `json:"name"`    // the object's own name, so that none can be passed off as another
-	Payload json.RawMessage `json:"payload"` // canonical bytes that were signed
 	Signer  string          `json:"signer"`  // host name, or "recovery"
-	Sig     []byte          `json:"sig"`     // Ed25519 over "relight/1\x00" kind "\x00" name "\x00" payload
+	At      time.Time       `json:"at"`      // the signer's clock
+	Payload json.RawMessage `json:"payload"` // the very bytes that were signed
+	Sig     []byte          `json:"sig"`     // Ed25519 over "relight/1", kind, name, signer and at, each followed by a zero byte, then payload
 }

@@ -1,0 +1,5 @@
+package repo
+
+import "context"
+
+func (m *Meta) warnEpochs(ctx context.Context) {}
