@@ -1,0 +1,319 @@
+// Package pgtest gives tests throw-away PostgreSQL servers: real ones, with page checksums, reachable over a
+// unix socket only, owned by the user postgres when the test runs as root.
+//
+// It promises that a server ends with its test, whether the test passes, fails or is killed, that it is ended by its own
+// process id and by nothing broader, and that a missing PostgreSQL is a failure and never a skipped test.
+package pgtest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Server is one throw-away PostgreSQL server.
+type Server struct {
+	Dir    string // the data directory
+	Root   string // everything that belongs to the server; traversable by its user
+	BinDir string
+	User   string // operating system user that runs it; "" is the test's own
+
+	t    testing.TB
+	sock string
+	uid  int
+	gid  int
+	args []string
+
+	mu   sync.Mutex
+	cmd  *exec.Cmd
+	done chan struct{}
+	log  *bytes.Buffer
+}
+
+// BinDir finds the newest installed server binaries; RELIGHT_TEST_PGBIN overrides it.
+func BinDir() (string, error) {
+	if dir := os.Getenv("RELIGHT_TEST_PGBIN"); dir != "" {
+		return dir, nil
+	}
+	found, err := filepath.Glob("/usr/lib/postgresql/*/bin/initdb")
+	if err != nil {
+		return "", err
+	}
+	slices.SortFunc(found, func(a, b string) int { return major(a) - major(b) })
+	if len(found) > 0 {
+		return filepath.Dir(found[len(found)-1]), nil
+	}
+	path, err := exec.LookPath("initdb")
+	if err != nil {
+		return "", errors.New("no PostgreSQL server is installed: apt-get install postgresql")
+	}
+	return filepath.Dir(path), nil
+}
+
+func major(initdb string) int {
+	n, _ := strconv.Atoi(filepath.Base(filepath.Dir(filepath.Dir(initdb))))
+	return n
+}
+
+// Root makes a directory under /tmp, short enough for socket paths, traversable by every user and removed with the test.
+func Root(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/tmp", "rlpg")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// New initialises a server in its own directory, without starting it. Options go to initdb.
+func New(t testing.TB, options ...string) *Server {
+	t.Helper()
+	root := Root(t)
+	s := At(t, root, filepath.Join(root, "data"))
+	s.chown(root)
+	args := append([]string{"-D", s.Dir, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "-k", "-N"}, options...)
+	cmd := s.Command(context.Background(), "initdb", args...)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("initdb: %v\n%s", err, out)
+	}
+	return s
+}
+
+// At is a server over an existing data directory, for example a restored one.
+func At(t testing.TB, root, dir string) *Server {
+	t.Helper()
+	bin, err := BinDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &Server{Dir: dir, Root: root, BinDir: bin, t: t, sock: filepath.Join(root, "s")}
+	if os.Geteuid() == 0 {
+		s.User = "postgres"
+		s.uid, s.gid = ids(t, s.User)
+	}
+	if err := os.MkdirAll(s.sock, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	s.chown(s.sock)
+	return s
+}
+
+func ids(t testing.TB, name string) (int, int) {
+	t.Helper()
+	u, err := user.Lookup(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	uid, _ := strconv.Atoi(u.Uid)
+	gid, _ := strconv.Atoi(u.Gid)
+	return uid, gid
+}
+
+func (s *Server) chown(path string) {
+	if s.User == "" {
+		return
+	}
+	if err := os.Chown(path, s.uid, s.gid); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// Command prepares one of PostgreSQL's own programs, run as the server's user.
+func (s *Server) Command(ctx context.Context, program string, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, filepath.Join(s.BinDir, program), args...)
+	cmd.Dir = s.Root
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "LC_ALL=C.UTF-8", "TZ=UTC"}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGQUIT}
+	if s.User != "" {
+		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(s.uid), Gid: uint32(s.gid)}
+	}
+	return cmd
+}
+
+// Start starts the server with settings like "wal_keep_size=64MB" and waits until it answers.
+func (s *Server) Start(settings ...string) {
+	s.t.Helper()
+	args := []string{"-D", s.Dir, "-c", "listen_addresses=", "-c", "unix_socket_directories=" + s.sock, "-c", "port=5432",
+		"-c", "fsync=off", "-c", "timezone=UTC", "-c", "lc_messages=C"}
+	for _, set := range settings {
+		args = append(args, "-c", set)
+	}
+	s.args = args
+	s.start()
+	s.t.Cleanup(s.Stop)
+}
+
+// Restart starts a stopped or killed server again with the settings of the last Start.
+func (s *Server) Restart() {
+	s.t.Helper()
+	s.start()
+}
+
+func (s *Server) start() {
+	s.t.Helper()
+	cmd := s.Command(context.Background(), "postgres", s.args...)
+	log := &bytes.Buffer{}
+	cmd.Stdout, cmd.Stderr = log, log
+	if err := cmd.Start(); err != nil {
+		s.t.Fatalf("start postgres: %v", err)
+	}
+	done := make(chan struct{})
+	go func() { _ = cmd.Wait(); close(done) }()
+	s.mu.Lock()
+	s.cmd, s.done, s.log = cmd, done, log
+	s.mu.Unlock()
+	s.wait()
+}
+
+func (s *Server) wait() {
+	s.t.Helper()
+	deadline := time.Now().Add(60 * time.Second)
+	for time.Now().Before(deadline) {
+		select {
+		case <-s.done:
+			s.t.Fatalf("postgres ended while starting:\n%s", s.log)
+		default:
+		}
+		conn, err := pgx.Connect(context.Background(), s.DSN("postgres"))
+		if err == nil {
+			_ = conn.Close(context.Background())
+			return
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	s.Kill()
+	s.t.Fatalf("postgres does not answer:\n%s", s.log)
+}
+
+// Stop shuts the server down cleanly; a stopped server stays stopped.
+func (s *Server) Stop() { s.end(syscall.SIGINT) }
+
+// Kill ends the server as a crash does: the postmaster gets SIGKILL, and its children are gone when Kill returns.
+func (s *Server) Kill() {
+	s.t.Helper()
+	s.mu.Lock()
+	cmd := s.cmd
+	s.mu.Unlock()
+	if cmd == nil {
+		return
+	}
+	children := childrenOf(cmd.Process.Pid)
+	s.end(syscall.SIGKILL)
+	for _, pid := range children {
+		_ = syscall.Kill(pid, syscall.SIGKILL)
+	}
+	for _, pid := range children {
+		for syscall.Kill(pid, 0) == nil && !zombie(pid) {
+			time.Sleep(5 * time.Millisecond)
+		}
+	}
+}
+
+func (s *Server) end(sig syscall.Signal) {
+	s.mu.Lock()
+	cmd, done := s.cmd, s.done
+	s.cmd = nil
+	s.mu.Unlock()
+	if cmd == nil {
+		return
+	}
+	_ = cmd.Process.Signal(sig)
+	select {
+	case <-done:
+	case <-time.After(60 * time.Second):
+		_ = cmd.Process.Kill()
+		<-done
+	}
+}
+
+// PID is the postmaster's process id; 0 when stopped.
+func (s *Server) PID() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.cmd == nil {
+		return 0
+	}
+	return s.cmd.Process.Pid
+}
+
+// Log is what the server wrote. Call it when the server has stopped.
+func (s *Server) Log() string { return s.log.String() }
+
+// DSN connects to a database as the superuser postgres.
+func (s *Server) DSN(database string) string {
+	return fmt.Sprintf("host=%s port=5432 user=postgres dbname=%s sslmode=disable", s.sock, database)
+}
+
+// Exec runs statements in the database postgres, each in its own transaction.
+func (s *Server) Exec(statements ...string) {
+	s.t.Helper()
+	conn, err := pgx.Connect(context.Background(), s.DSN("postgres"))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer func() { _ = conn.Close(context.Background()) }()
+	for _, q := range statements {
+		if _, err := conn.Exec(context.Background(), q); err != nil {
+			s.t.Fatalf("%s: %v", q, err)
+		}
+	}
+}
+
+// Query gives the single value of a query as text.
+func (s *Server) Query(query string, args ...any) string {
+	s.t.Helper()
+	conn, err := pgx.Connect(context.Background(), s.DSN("postgres"))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer func() { _ = conn.Close(context.Background()) }()
+	var v any
+	if err := conn.QueryRow(context.Background(), query, args...).Scan(&v); err != nil {
+		s.t.Fatalf("%s: %v", query, err)
+	}
+	if at, ok := v.(time.Time); ok {
+		return at.UTC().Format(time.RFC3339Nano)
+	}
+	return fmt.Sprint(v)
+}
+
+func childrenOf(pid int) []int {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
+	if err != nil {
+		return nil
+	}
+	var out []int
+	for _, f := range strings.Fields(string(data)) {
+		if n, err := strconv.Atoi(f); err == nil {
+			out = append(out, n)
+		}
+	}
+	return out
+}
+
+func zombie(pid int) bool {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return true
+	}
+	_, rest, ok := strings.Cut(string(data), ") ")
+	return ok && strings.HasPrefix(rest, "Z")
+}
