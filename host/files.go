@@ -1,0 +1,101 @@
+package host
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/toolboxai/relight"
+	"golang.org/x/sys/unix"
+)
+
+// WriteFileDurable replaces path by data: a reader sees the old bytes or the new ones, and after the return the new ones
+// survive a power cut. The file's mode is exactly mode.
+func WriteFileDurable(path string, data []byte, mode fs.FileMode) error {
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".tmp-*")
+	if err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	err = fill(f, data, mode)
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		return fmt.Errorf("write %s: %w", path, errors.Join(err, os.Remove(f.Name())))
+	}
+	return SyncDir(filepath.Dir(path))
+}
+
+func fill(f *os.File, data []byte, mode fs.FileMode) error {
+	_, err := f.Write(data)
+	if err == nil {
+		err = f.Chmod(mode)
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	return errors.Join(err, f.Close())
+}
+
+// SyncDir makes the names in a directory durable.
+func SyncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return fmt.Errorf("sync directory: %w", err)
+	}
+	if err := errors.Join(d.Sync(), d.Close()); err != nil {
+		return fmt.Errorf("sync directory %s: %w", dir, err)
+	}
+	return nil
+}
+
+// SyncFS makes everything on the file system that holds path durable.
+func SyncFS(path string) error {
+	d, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("sync file system: %w", err)
+	}
+	if err := errors.Join(unix.Syncfs(int(d.Fd())), d.Close()); err != nil {
+		return fmt.Errorf("sync the file system of %s: %w", path, err)
+	}
+	return nil
+}
+
+// Move renames within one file system, durably, and never replaces: an existing target is fs.ErrExist.
+func Move(from, to string) error {
+	err := unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, unix.RENAME_NOREPLACE)
+	switch {
+	case errors.Is(err, unix.EXDEV):
+		return &relight.Error{Op: "move", Subject: from, Code: relight.CodeFailed,
+			Err:  fmt.Errorf("%s is on another file system", to),
+			Hint: "name a place on the file system of " + from}
+	case errors.Is(err, unix.EBUSY):
+		return &relight.Error{Op: "move", Subject: from, Code: relight.CodeFailed,
+			Err: err, Hint: "a mount point cannot be renamed; restore into a directory below it"}
+	case err != nil:
+		return fmt.Errorf("move %s to %s: %w", from, to, err)
+	}
+	if err := SyncDir(filepath.Dir(to)); err != nil {
+		return err
+	}
+	if filepath.Dir(from) == filepath.Dir(to) {
+		return nil
+	}
+	return SyncDir(filepath.Dir(from))
+}
+
+// FreeSpace is how many bytes an unprivileged writer could still add below path, which need not exist yet.
+func FreeSpace(path string) (int64, error) {
+	for p := filepath.Clean(path); ; p = filepath.Dir(p) {
+		var st unix.Statfs_t
+		err := unix.Statfs(p, &st)
+		if err == nil {
+			return int64(st.Bavail) * st.Bsize, nil
+		}
+		if !errors.Is(err, unix.ENOENT) || p == filepath.Dir(p) {
+			return 0, fmt.Errorf("measure free space of %s: %w", path, err)
+		}
+	}
+}

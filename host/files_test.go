@@ -1,0 +1,189 @@
+package host_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/toolboxai/relight"
+	"github.com/toolboxai/relight/host"
+)
+
+func itoa(i int) string { return strconv.Itoa(i) }
+
+func lockedForEver() { runtime.LockOSThread() }
+
+type syncBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (s *syncBuffer) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+
+func (s *syncBuffer) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
+}
+
+func TestLockNamesItsHolderAndDiesWithIt(t *testing.T) {
+	t.Parallel()
+	dir, ctx := t.TempDir(), within(t)
+	cmd := exec.CommandContext(ctx, os.Args[0])
+	cmd.Env = append(os.Environ(), "HOST_TEST_ROLE=locker", "HOST_TEST_DIR="+dir)
+	var out syncBuffer
+	cmd.Stdout, cmd.Stderr = &out, os.Stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for out.String() == "" && ctx.Err() == nil {
+		time.Sleep(5 * time.Millisecond)
+	}
+	path := filepath.Join(dir, "lock")
+	_, err := host.Lock(path, "backup", clock)
+	want := "process " + itoa(cmd.Process.Pid) + " holds it for restore of main since 2026-01-02T03:04:05Z"
+	if err == nil || !strings.Contains(err.Error(), want) || relight.CodeOf(err) != relight.CodeLeaseHeld {
+		t.Fatalf("err = %v, want %q", err, want)
+	}
+	_ = cmd.Process.Kill()
+	_ = cmd.Wait()
+	l, err := host.Lock(path, "backup", clock)
+	if err != nil {
+		t.Fatal("after the holder's death:", err)
+	}
+	if _, err := host.Lock(path, "again", clock); relight.CodeOf(err) != relight.CodeLeaseHeld {
+		t.Fatal("one process took the lock twice:", err)
+	}
+	if err := errors.Join(l.Unlock(), l.Unlock()); err != nil {
+		t.Fatal(err)
+	}
+	l, err = host.Lock(path, "third", clock)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = l.Unlock()
+}
+
+// A lock must not travel to children: they would hold it after relight's death.
+func TestLockIsNotInherited(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "lock")
+	l, err := host.Lock(path, "a", clock)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := local(t).Start(within(t), host.Command{Argv: []string{"sleep", "300"},
+		Started: func(context.Context, relight.Handle) error { return nil }}); err != nil {
+		t.Fatal(err)
+	}
+	_ = l.Unlock()
+	l, err = host.Lock(path, "b", clock)
+	if err != nil {
+		t.Fatal("a child holds the lock:", err)
+	}
+	_ = l.Unlock()
+}
+
+func TestFenceOnlyRises(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "epoch")
+	for _, e := range []int64{1, 1, 5} {
+		if err := host.Fence(path, e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := host.Fence(path, 4); relight.CodeOf(err) != relight.CodeLeaseHeld {
+		t.Fatalf("epoch 4 after 5: %v", err)
+	}
+	if n, err := host.FencedAt(path); n != 5 || err != nil {
+		t.Fatal(n, err)
+	}
+	if err := os.WriteFile(path, []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := host.Fence(path, 9); err == nil {
+		t.Fatal("an unreadable fence was passed")
+	}
+}
+
+func TestWriteFileDurable(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	path := filepath.Join(dir, "f")
+	for _, s := range []string{"one", "two"} {
+		if err := host.WriteFileDurable(path, []byte(s), 0o666); err != nil {
+			t.Fatal(err)
+		}
+		if b, _ := os.ReadFile(path); string(b) != s {
+			t.Fatalf("read %q", b)
+		}
+	}
+	if st, _ := os.Stat(path); st.Mode().Perm() != 0o666 {
+		t.Fatalf("mode %v: the umask had its way", st.Mode())
+	}
+	if err := os.Mkdir(filepath.Join(dir, "d"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := host.WriteFileDurable(filepath.Join(dir, "d"), []byte("x"), 0o600); err == nil {
+		t.Fatal("a directory was replaced")
+	}
+	if left, _ := filepath.Glob(filepath.Join(dir, ".*tmp*")); len(left) != 0 {
+		t.Fatalf("left %v", left)
+	}
+}
+
+func TestMoveNeverReplaces(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	a, b := filepath.Join(dir, "a"), filepath.Join(dir, "sub", "b")
+	for _, d := range []string{a, filepath.Join(dir, "sub")} {
+		if err := os.Mkdir(d, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := host.Move(a, b); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(a, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := host.Move(a, b); !errors.Is(err, fs.ErrExist) {
+		t.Fatalf("moved onto an existing directory: %v", err)
+	}
+	if err := host.Move(a, "/dev/shm/relight-no"); err == nil || relight.HintOf(err) == "" {
+		t.Fatalf("across file systems: %v", err)
+	}
+	if err := errors.Join(host.SyncDir(dir), host.SyncFS(dir)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestFreeSpaceOfWhatDoesNotExistYet(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	here, err := host.FreeSpace(dir)
+	if err != nil || here <= 0 {
+		t.Fatal(here, err)
+	}
+	if n, err := host.FreeSpace(filepath.Join(dir, "a", "b")); err != nil || n <= 0 {
+		t.Fatal(n, err)
+	}
+	u, err := host.OwnerOf(dir)
+	if err != nil || int(u.UID) != os.Geteuid() {
+		t.Fatal(u, err)
+	}
+}

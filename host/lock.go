@@ -1,0 +1,130 @@
+package host
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/toolboxai/relight"
+	"golang.org/x/sys/unix"
+)
+
+// FileLock is a kernel lock on a file: it ends with its holder, however that ends. The file itself stays.
+type FileLock struct{ f *os.File }
+
+// holder is what a lock file says of who holds it.
+type holder struct {
+	PID   int       `json:"pid"`
+	What  string    `json:"what"`
+	Since time.Time `json:"since"`
+}
+
+// Lock takes the lock at path without waiting. A held lock is an error of code lease_held that names the holder.
+func Lock(path, what string, now func() time.Time) (*FileLock, error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o640)
+	if err != nil {
+		return nil, fmt.Errorf("lock for %s: %w", what, err)
+	}
+	if err := flock(f, unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		defer f.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, held(path, what, f)
+		}
+		return nil, fmt.Errorf("lock %s for %s: %w", path, what, err)
+	}
+	b, err := json.Marshal(holder{PID: os.Getpid(), What: what, Since: now().UTC()})
+	if err == nil {
+		err = overwrite(f, b)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("lock %s for %s: %w", path, what, errors.Join(err, f.Close()))
+	}
+	return &FileLock{f: f}, nil
+}
+
+func flock(f *os.File, how int) error {
+	for {
+		err := unix.Flock(int(f.Fd()), how)
+		if !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+}
+
+func overwrite(f *os.File, b []byte) error {
+	if err := f.Truncate(0); err != nil {
+		return err
+	}
+	_, err := f.WriteAt(append(b, '\n'), 0)
+	return err
+}
+
+func held(path, what string, f *os.File) error {
+	e := &relight.Error{Op: "lock", Subject: path + " for " + what, Code: relight.CodeLeaseHeld,
+		Err: errors.New("another process holds it"), Hint: "wait until it is done; lslocks shows who it is"}
+	b, err := io.ReadAll(io.LimitReader(f, 4096))
+	var h holder
+	if err == nil && json.Unmarshal(b, &h) == nil && h.PID > 0 {
+		e.Err = fmt.Errorf("process %d holds it for %s since %s", h.PID, h.What, h.Since.Format(time.RFC3339))
+		e.Hint = fmt.Sprintf("wait until process %d is done", h.PID)
+	}
+	return e
+}
+
+// Unlock gives the lock back. A second call does nothing.
+func (l *FileLock) Unlock() error {
+	if l.f == nil {
+		return nil
+	}
+	f := l.f
+	l.f = nil
+	return errors.Join(f.Truncate(0), f.Close())
+}
+
+// Fence admits epoch to what path guards and writes it down, durably. An epoch below one that was admitted before is
+// refused with code lease_held: its holder was replaced.
+func Fence(path string, epoch int64) error {
+	guard, err := os.OpenFile(path+".lock", os.O_CREATE|os.O_RDWR, 0o640)
+	if err != nil {
+		return fmt.Errorf("fence: %w", err)
+	}
+	defer guard.Close()
+	if err := flock(guard, unix.LOCK_EX); err != nil {
+		return fmt.Errorf("fence %s: %w", path, err)
+	}
+	last, err := FencedAt(path)
+	if err != nil {
+		return err
+	}
+	if epoch < last {
+		return &relight.Error{Op: "fence", Subject: filepath.Dir(path), Code: relight.CodeLeaseHeld,
+			Err:  fmt.Errorf("epoch %d is over, epoch %d has taken over", epoch, last),
+			Hint: "look at the newer run; this one must not continue"}
+	}
+	if epoch == last {
+		return nil
+	}
+	return WriteFileDurable(path, []byte(strconv.FormatInt(epoch, 10)+"\n"), 0o640)
+}
+
+// FencedAt is the highest epoch that Fence admitted; 0 when none was.
+func FencedAt(path string) (int64, error) {
+	b, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("read fence: %w", err)
+	}
+	n, err := strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("read fence %s: %w", path, err)
+	}
+	return n, nil
+}
