@@ -6,6 +6,7 @@ package store
 
 import (
 	"context"
+	"time"
 
 	"github.com/toolboxai/relight"
 	"github.com/toolboxai/relight/repo"
@@ -51,6 +52,7 @@ type Position struct {
 	Durable  map[string]relight.LSN   // per repository
 	Covered  map[string]relight.Point // per repository: the latest server clock at which its WAL end was ≤ Durable
 	Alarm    string                   // "" when all is well; else what a person must know
+	NeedBase time.Time                // when WAL was last found lost for good: a base backup older than this cannot reach beyond the gap
 }
 
 // Follower streams changes into the sinks until ctx ends.

@@ -1,0 +1,181 @@
+package coordinator
+
+import (
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/toolboxai/relight"
+	"github.com/toolboxai/relight/store"
+)
+
+// Status is what `relight status` shows of a running coordinator.
+type Status struct {
+	At     time.Time               `json:"at"`
+	Stores map[string]*StoreStatus `json:"stores"`
+	Tasks  map[string]string       `json:"tasks"` // name → error, "" when well
+}
+
+// StoreStatus is the protection of one store.
+type StoreStatus struct {
+	Timeline     relight.TimelineID           `json:"timeline,omitempty"`
+	Written      relight.LSN                  `json:"written,omitempty"`
+	Spooled      relight.LSN                  `json:"spooled,omitempty"`
+	Alarm        string                       `json:"alarm,omitempty"`
+	Repositories map[string]*RepositoryStatus `json:"repositories"`
+}
+
+// RepositoryStatus is the protection of one store in one repository.
+type RepositoryStatus struct {
+	Durable   relight.LSN        `json:"durable,omitempty"`
+	CoveredAt time.Time          `json:"covered_at,omitzero"` // what would be lost now lies after this server clock
+	Snapshot  relight.SnapshotID `json:"snapshot,omitempty"`
+	Timeline  relight.TimelineID `json:"snapshot_timeline,omitempty"`
+	Finished  time.Time          `json:"snapshot_finished,omitzero"`
+	Error     string             `json:"error,omitempty"`
+}
+
+// Protected says whether the store streams into every repository with a base backup on its timeline; if not, why.
+func (s *StoreStatus) Protected() (bool, string) {
+	if s.Timeline == 0 {
+		return false, "no write-ahead log is streaming"
+	}
+	if s.Alarm != "" {
+		return false, s.Alarm
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.Repositories)) {
+		switch r := s.Repositories[name]; {
+		case r.Timeline != s.Timeline:
+			return false, name + ": no base backup on the current timeline"
+		case r.Durable == 0:
+			return false, name + ": no write-ahead log is durable yet"
+		}
+	}
+	return true, ""
+}
+
+type following struct {
+	store.Position
+	NeedBase time.Time
+}
+
+type base struct {
+	snapshot relight.Snapshot
+	timeline relight.TimelineID
+}
+
+// board is the status under a lock.
+type board struct {
+	mu     sync.Mutex
+	now    func() time.Time
+	sink   func(Status) error
+	status Status
+	follow map[string]following
+	bases  map[string]base // "store/repository"
+}
+
+func newBoard(sink func(Status) error, now func() time.Time) *board {
+	return &board{now: now, sink: sink, status: Status{Stores: map[string]*StoreStatus{}, Tasks: map[string]string{}},
+		follow: map[string]following{}, bases: map[string]base{}}
+}
+
+func (b *board) store(name string) *StoreStatus {
+	s, ok := b.status.Stores[name]
+	if !ok {
+		s = &StoreStatus{Repositories: map[string]*RepositoryStatus{}}
+		b.status.Stores[name] = s
+	}
+	return s
+}
+
+func (b *board) repository(name, repository string) *RepositoryStatus {
+	s := b.store(name)
+	r, ok := s.Repositories[repository]
+	if !ok {
+		r = &RepositoryStatus{}
+		s.Repositories[repository] = r
+	}
+	return r
+}
+
+func (b *board) position(name string, p store.Position) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	f := b.follow[name]
+	f.Position = p
+	if p.NeedBase.After(f.NeedBase) {
+		f.NeedBase = p.NeedBase
+	}
+	b.follow[name] = f
+	s := b.store(name)
+	s.Timeline, s.Written, s.Spooled, s.Alarm = p.Timeline, p.Written, p.Spooled, p.Alarm
+	for repository, lsn := range p.Durable {
+		r := b.repository(name, repository)
+		r.Durable, r.CoveredAt = lsn, p.Covered[repository].Time
+	}
+}
+
+// followEnded forgets the position, so that a store whose follower is down never looks protected.
+func (b *board) followEnded(name string, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	f := b.follow[name]
+	b.follow[name] = following{NeedBase: f.NeedBase}
+	s := b.store(name)
+	s.Timeline = 0
+	if err != nil {
+		s.Alarm = err.Error()
+	}
+}
+
+func (b *board) following(name string) (following, bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	f, ok := b.follow[name]
+	return f, ok && f.Timeline != 0
+}
+
+func (b *board) newest(name, repository string) (base, bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	found, ok := b.bases[name+"/"+repository]
+	return found, ok
+}
+
+func (b *board) setNewest(name, repository string, found base) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.bases[name+"/"+repository] = found
+	r := b.repository(name, repository)
+	r.Snapshot, r.Timeline, r.Finished = found.snapshot.ID, found.timeline, found.snapshot.Finished
+}
+
+func (b *board) base(name, repository string, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.repository(name, repository).Error = text(err)
+}
+
+func (b *board) task(name string, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.status.Tasks[name] = text(err)
+}
+
+// publish hands a copy of the status on; a status that cannot be written is itself seen as stale by its readers.
+func (b *board) publish() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.status.At = b.now()
+	if err := b.sink(b.status); err != nil {
+		b.status.Tasks["status"] = err.Error()
+	}
+}
+
+func text(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}
