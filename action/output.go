@@ -47,33 +47,38 @@ func ReadOutput(raw []byte) (map[string]any, error) {
 	if m == nil {
 		m = map[string]any{}
 	}
-	for k, v := range m {
-		m[k] = plain(v)
+	if _, err := Plain(m); err != nil {
+		return nil, fmt.Errorf("read the output: %w", err)
 	}
 	return m, nil
 }
 
-func plain(v any) any {
+// Plain replaces, within what a decoder with UseNumber gave, each number by an int64 or a float64.
+func Plain(v any) (any, error) {
 	switch x := v.(type) {
 	case json.Number:
 		if n, err := x.Int64(); err == nil {
-			return n
+			return n, nil
 		}
-		f, err := x.Float64()
-		if err != nil {
-			return x.String()
-		}
-		return f
+		return x.Float64()
 	case map[string]any:
 		for k, e := range x {
-			x[k] = plain(e)
+			p, err := Plain(e)
+			if err != nil {
+				return nil, err
+			}
+			x[k] = p
 		}
 	case []any:
 		for i, e := range x {
-			x[i] = plain(e)
+			p, err := Plain(e)
+			if err != nil {
+				return nil, err
+			}
+			x[i] = p
 		}
 	}
-	return v
+	return v, nil
 }
 
 // as gives out its type back: it may be typed already, a map, or JSON.
