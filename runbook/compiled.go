@@ -82,13 +82,16 @@ type Step struct {
 	UndoNone  bool          `json:"undo_none,omitempty"` // stated as the point of no return
 	IfFails   string        `json:"if_fails,omitempty"`  // step to go to
 	OnDemand  bool          `json:"on_demand,omitempty"` // reached only through if_fails or a choice
+	Clock     string        `json:"clock,omitempty"`     // the clock that success marks: "recovered"
 	Line      int           `json:"-"`
 }
 
-// Call names an action with its inputs.
+// Call names an action with its inputs, or a command. As a probe, a command says done with exit 0, not done with
+// exit 1, unknown with any other; as a verification or a poll it succeeds with exit 0.
 type Call struct {
-	Action string           `json:"action"`
+	Action string           `json:"action,omitempty"`
 	With   map[string]Value `json:"with,omitempty"`
+	Run    *Command         `json:"run,omitempty"`
 }
 
 // Value is a literal or a template ("{{ inputs.point }}"). A value that is exactly one expression keeps its type.
@@ -111,13 +114,15 @@ type Ask struct {
 	Role     string `json:"role,omitempty"`
 	Approval bool   `json:"approval,omitempty"` // needs a signature
 	Other    bool   `json:"other,omitempty"`    // by a person other than who started the run
+	Answer   *Value `json:"answer,omitempty"`   // when it gives text, that is the answer and nobody is asked; never for approvals
 }
 
 // Choose is a decision between options.
 type Choose struct {
 	Text      string   `json:"text"`
 	Options   []Option `json:"options"`
-	Recommend *Expr    `json:"recommend,omitempty"`
+	Recommend *Expr    `json:"recommend,omitempty"` // gives the id of an option
+	Answer    *Value   `json:"answer,omitempty"`    // an option's id, or "recommended"; when it gives text, nobody is asked
 }
 
 // Option of a Choose. Its steps run only when it is chosen.
