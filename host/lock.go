@@ -84,7 +84,8 @@ func (l *FileLock) Unlock() error {
 	}
 	f := l.f
 	l.f = nil
-	return errors.Join(f.Truncate(0), f.Close())
+	// Said aloud: a child that is just being created may share the descriptor for a moment.
+	return errors.Join(f.Truncate(0), flock(f, unix.LOCK_UN), f.Close())
 }
 
 // Fence admits epoch to what path guards and writes it down, durably. An epoch below one that was admitted before is
