@@ -39,6 +39,8 @@ type Meta struct {
 	rand    io.Reader
 	log     *slog.Logger
 
+	newestEpoch int // set by Open
+
 	mu    sync.Mutex // guards what follows
 	trust *trust
 	cache map[string]*sidecarCache
@@ -58,7 +60,12 @@ func Open(ctx context.Context, s blob.Storage, k *Keyring, o Options) (*Meta, er
 	if err := m.reloadTrust(ctx); err != nil {
 		return nil, fmt.Errorf("read enrolments of %s: %w", s, err)
 	}
-	m.warnEpochs(ctx)
+	if err := m.checkEpochs(ctx); err != nil {
+		return nil, err
+	}
+	if len(k.missing) > 0 {
+		m.log.WarnContext(ctx, "the identity at hand does not open every key epoch", "repository", m.name, "epochs", k.missing)
+	}
 	return m, nil
 }
 

@@ -2,13 +2,11 @@ package repo
 
 import (
 	"bytes"
-	"encoding/hex"
 	"fmt"
 	"io"
 	"strings"
 
 	"filippo.io/age"
-	"github.com/zeebo/blake3"
 )
 
 // Recipient is a public recovery key, with the text that it was parsed from.
@@ -22,12 +20,6 @@ func (r Recipient) String() string { return r.text }
 
 // PostQuantum says whether what is sealed to r withstands a quantum computer.
 func (r Recipient) PostQuantum() bool { _, ok := r.Recipient.(*age.HybridRecipient); return ok }
-
-// ID is the short name of a recipient in object names: 16 hex digits.
-func (r Recipient) ID() string {
-	sum := blake3.Sum256([]byte(r.text))
-	return hex.EncodeToString(sum[:8])
-}
 
 // ParseRecipient reads a public recovery key.
 func ParseRecipient(s string) (Recipient, error) {

@@ -1,5 +1,0 @@
-package repo
-
-import "context"
-
-func (m *Meta) warnEpochs(ctx context.Context) {}
