@@ -7,8 +7,10 @@ import (
 	"sync"
 )
 
-// held is how many directories stay open between writes.
-const held = 64
+const (
+	held  = 64 // directories that stay open between writes
+	tries = 64 // to make a directory that others remove as empty
+)
 
 // durable makes directories and knows which of them survive a loss of power. A directory that another process made may
 // not be durable yet, so it counts only once its parent was synced here; it is then held open, which keeps
@@ -59,11 +61,17 @@ func (u *durable) sync(path string) (bool, error) {
 	return true, d.Sync()
 }
 
-func (u *durable) get(path string) (directory, error) {
+// get tries again while others remove, as empty, a parent that was just found or made.
+func (u *durable) get(path string) (d directory, err error) {
 	if len(u.open) >= held {
 		u.forgetAll()
 	}
-	return u.reach(path)
+	for range tries {
+		if d, err = u.reach(path); !errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+	}
+	return d, err
 }
 
 func (u *durable) reach(path string) (directory, error) {

@@ -13,9 +13,6 @@ import (
 	"github.com/toolboxai/relight/blob"
 )
 
-// placeTries bounds how often a directory that others remove as empty is made again.
-const placeTries = 64
-
 // Put stores the rest of body under name.
 func (s *Storage) Put(ctx context.Context, name string, body io.ReadSeeker, o blob.PutOptions) error {
 	if err := s.ready(ctx, name); err != nil {
@@ -97,7 +94,7 @@ func (s *Storage) place(temp, path string, replace bool) error {
 		move = s.disk.Replace
 	}
 	var err error
-	for range placeTries {
+	for range tries {
 		if err = s.dirs.ensure(dir); err != nil {
 			return nested(err)
 		}
