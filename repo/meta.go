@@ -38,8 +38,10 @@ type Meta struct {
 	now     func() time.Time
 	rand    io.Reader
 	log     *slog.Logger
+	content content // chunk index and readers; has its own lock
 
 	newestEpoch int // set by Open
+	codec       walCodec
 
 	mu    sync.Mutex // guards what follows
 	trust *trust
