@@ -1,0 +1,321 @@
+package repo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/toolboxai/relight"
+	"github.com/toolboxai/relight/blob"
+	"golang.org/x/sync/errgroup"
+)
+
+// walListing is what lies under a prefix of the WAL.
+type walListing struct {
+	sidecars []walName        // in the order of byWAL
+	objects  map[string]int64 // every object's size
+}
+
+func (m *Meta) listWAL(ctx context.Context, prefix string) (walListing, error) {
+	l := walListing{objects: map[string]int64{}}
+	err := m.storage.List(ctx, prefix, func(i blob.Info) error {
+		l.objects[i.Name] = i.Size
+		if w, ok := parseSidecarName(i.Name); ok {
+			l.sidecars = append(l.sidecars, w)
+		}
+		return nil
+	})
+	if err != nil {
+		return walListing{}, fmt.Errorf("list %s: %w", prefix, notAbsent(err))
+	}
+	slices.SortFunc(l.sidecars, byWAL)
+	return l, nil
+}
+
+// byWAL orders by class, cluster, timeline and position. The names of segments sort by position.
+func byWAL(a, b walName) int {
+	for _, c := range []int{
+		int(a.class) - int(b.class), compare(a.System, b.System), compare(a.Timeline, b.Timeline),
+		strings.Compare(a.name, b.name), compare(a.start, b.start), compare(a.end, b.end),
+	} {
+		if c != 0 {
+			return c
+		}
+	}
+	return 0
+}
+
+func compare[T ~uint32 | ~uint64](a, b T) int {
+	switch {
+	case a < b:
+		return -1
+	case a > b:
+		return 1
+	}
+	return 0
+}
+
+func (l walListing) liveSegments() []string {
+	var out []string
+	for _, w := range l.sidecars {
+		if w.class == walLive {
+			out = append(out, w.name)
+		}
+	}
+	return slices.Compact(out)
+}
+
+// sidecar reads one sidecar from the storage and verifies it; blob.ErrNotFound when it is proven absent.
+func (m *Meta) sidecar(ctx context.Context, w walName) (Sidecar, error) {
+	var sc Sidecar
+	if _, err := m.getSigned(ctx, "sidecar", w.sidecar(), &sc); err != nil {
+		return Sidecar{}, err
+	}
+	return sc, w.checkSidecar(sc)
+}
+
+// statBody verifies that a sidecar's body is there, as far as can be seen without reading it.
+func (m *Meta) statBody(ctx context.Context, sc Sidecar) error {
+	info, err := m.storage.Stat(ctx, sc.Body)
+	if errors.Is(err, blob.ErrNotFound) {
+		return corrupt(sc.Body, "it is missing although its sidecar is there")
+	}
+	if err != nil {
+		return fmt.Errorf("stat %s: %w", sc.Body, err)
+	}
+	if info.Size != sc.Stored {
+		return corrupt(sc.Body, "it has %d bytes and its sidecar signed %d", info.Size, sc.Stored)
+	}
+	return nil
+}
+
+// wholeSegment reads a sidecar and sees to it that its body is there.
+func (m *Meta) wholeSegment(ctx context.Context, w walName) (Sidecar, error) {
+	sc, err := m.sidecar(ctx, w)
+	if err != nil {
+		return Sidecar{}, err
+	}
+	return sc, m.statBody(ctx, sc)
+}
+
+// walResult is one sidecar of a listing, or why it does not count.
+type walResult struct {
+	w   walName
+	sc  Sidecar
+	err error // wraps ErrRefused or ErrCorrupt, or blob.ErrNotFound when it vanished since it was listed
+}
+
+// fetch reads sidecars in parallel and reports them in the order given. An error of the storage ends it.
+func (m *Meta) fetch(ctx context.Context, l walListing, which []walName, fn func(walResult) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	pending := make(chan chan walResult, 4*m.o.Workers)
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(m.o.Workers + 1)
+	g.Go(func() error {
+		defer close(pending)
+		for _, w := range which {
+			ch := make(chan walResult, 1)
+			select {
+			case pending <- ch:
+			case <-gctx.Done():
+				return gctx.Err()
+			}
+			g.Go(func() error {
+				defer close(ch)
+				r, err := m.fetchOne(gctx, l, w)
+				if err == nil {
+					ch <- r
+				}
+				return err
+			})
+		}
+		return nil
+	})
+	err := deliver(pending, fn)
+	if err != nil {
+		cancel()
+		for range pending { //nolint:revive // drained, so that the producer ends
+		}
+	}
+	if werr := g.Wait(); err == nil || errors.Is(err, errFetchEnded) {
+		err = werr
+	}
+	return err
+}
+
+// errFetchEnded says that a worker ended without a result; its error is the group's.
+var errFetchEnded = errors.New("fetch ended")
+
+func deliver(pending <-chan chan walResult, fn func(walResult) error) error {
+	for ch := range pending {
+		r, ok := <-ch
+		if !ok {
+			return errFetchEnded
+		}
+		if err := fn(r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// fetchOne gives a sidecar from the cache or the storage. Its body must be in the listing.
+func (m *Meta) fetchOne(ctx context.Context, l walListing, w walName) (walResult, error) {
+	r := walResult{w: w}
+	r.sc, r.err = m.cachedSidecar(ctx, w)
+	if r.err == nil {
+		if size, ok := l.objects[r.sc.Body]; !ok {
+			r.err = m.statBody(ctx, r.sc) // written while the listing went on, or gone
+		} else if size != r.sc.Stored {
+			r.err = corrupt(r.sc.Body, "it has %d bytes and its sidecar signed %d", size, r.sc.Stored)
+		}
+	}
+	for _, known := range []error{nil, ErrRefused, ErrCorrupt, blob.ErrNotFound} {
+		if errors.Is(r.err, known) {
+			return r, nil
+		}
+	}
+	return walResult{}, r.err
+}
+
+// Sidecars reports the sidecars of a store's WAL that count: all segments, then live ranges, then history
+// files, each by cluster, timeline and position. What is refused or damaged is logged and left out, so that
+// it shows as the gap that it is; WALProblems names it.
+func (m *Meta) Sidecars(ctx context.Context, store string, fn func(k WALKey, s Sidecar, live bool) error) error {
+	return m.walkWAL(ctx, store, func(r walResult) error {
+		if r.err != nil {
+			m.log.WarnContext(ctx, "a WAL object does not count", "repository", m.name, "err", r.err)
+			return nil
+		}
+		return fn(r.w.WALKey, r.sc, r.w.class == walLive)
+	})
+}
+
+// WALProblems names the WAL objects that are refused or damaged, as far as can be seen without reading bodies.
+func (m *Meta) WALProblems(ctx context.Context, store string) ([]error, error) {
+	var out []error
+	err := m.walkWAL(ctx, store, func(r walResult) error {
+		if r.err != nil {
+			out = append(out, r.err)
+		}
+		return nil
+	})
+	return out, err
+}
+
+// walkWAL walks a store's sidecars. A live range that was swept meanwhile is replaced by its segment.
+func (m *Meta) walkWAL(ctx context.Context, store string, fn func(walResult) error) error {
+	if err := validElement("store", store); err != nil {
+		return err
+	}
+	l, err := m.listWAL(ctx, walPrefix(store))
+	if err != nil {
+		return err
+	}
+	seen := map[string]bool{}
+	err = m.fetch(ctx, l, l.sidecars, func(r walResult) error {
+		if r.w.class == walSegment {
+			seen[r.w.name+r.w.System.String()] = true
+		}
+		if !errors.Is(r.err, blob.ErrNotFound) {
+			return fn(r)
+		}
+		segment := walName{WALKey: r.w.WALKey, class: walSegment, name: r.w.name}
+		if r.w.class != walLive || seen[r.w.name+r.w.System.String()] {
+			return nil
+		}
+		seen[r.w.name+r.w.System.String()] = true
+		sc, err := m.wholeSegment(ctx, segment)
+		if errors.Is(err, blob.ErrNotFound) {
+			return nil
+		}
+		if err != nil && !errors.Is(err, ErrRefused) && !errors.Is(err, ErrCorrupt) {
+			return err
+		}
+		return fn(walResult{w: segment, sc: sc, err: err})
+	})
+	if err != nil {
+		return fmt.Errorf("read the WAL's sidecars of store %s: %w", store, err)
+	}
+	return m.saveCache(store, l)
+}
+
+// History is a timeline's history file.
+type History struct {
+	WALKey
+	Sidecar Sidecar
+	Data    []byte
+}
+
+// Histories gives the timeline history files of a store. One that is refused or damaged is an error: without
+// it recovery would follow the wrong line.
+func (m *Meta) Histories(ctx context.Context, store string) ([]History, error) {
+	l, err := m.listWAL(ctx, walPrefix(store))
+	if err != nil {
+		return nil, err
+	}
+	which := slices.DeleteFunc(slices.Clone(l.sidecars), func(w walName) bool { return w.class != walHistory })
+	var out []History
+	err = m.fetch(ctx, l, which, func(r walResult) error {
+		if r.err != nil {
+			return notAbsent(r.err)
+		}
+		var b strings.Builder
+		if err := m.copyBody(ctx, r.sc, sealedMeta, &b); err != nil {
+			return err
+		}
+		out = append(out, History{WALKey: r.w.WALKey, Sidecar: r.sc, Data: []byte(b.String())})
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read the timeline histories of store %s: %w", store, err)
+	}
+	return out, nil
+}
+
+// GapOf is an announced gap of one cluster.
+type GapOf struct {
+	WALKey
+	relight.Gap
+}
+
+// Gaps lists the announced gaps of a store.
+func (m *Meta) Gaps(ctx context.Context, store string) ([]relight.Gap, error) {
+	gs, err := m.GapsOf(ctx, store)
+	var out []relight.Gap
+	for _, g := range gs {
+		out = append(out, g.Gap)
+	}
+	return out, err
+}
+
+// GapsOf lists the announced gaps of a store with the cluster and timeline of each.
+func (m *Meta) GapsOf(ctx context.Context, store string) ([]GapOf, error) {
+	l, err := m.listWAL(ctx, walPrefix(store))
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for n := range l.objects {
+		if strings.Contains(n, "/gap/") {
+			names = append(names, n)
+		}
+	}
+	slices.Sort(names)
+	var out []GapOf
+	for _, n := range names {
+		var g relight.Gap
+		if _, err := m.getSigned(ctx, "gap", n, &g); err != nil {
+			return nil, fmt.Errorf("read the announced gaps of store %s: %w", store, notAbsent(err))
+		}
+		k := WALKey{Store: store, Timeline: g.Timeline}
+		if _, err := fmt.Sscanf(n, "wal/"+store+"/%d/", &k.System); err != nil {
+			return nil, refused(n, "it lies in no cluster's place")
+		}
+		out = append(out, GapOf{WALKey: k, Gap: g})
+	}
+	return out, nil
+}
