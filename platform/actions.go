@@ -1,6 +1,7 @@
 package platform
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,9 +16,13 @@ import (
 // poll is how often a service is looked at while waiting for it.
 const poll = 200 * time.Millisecond
 
-// Actions are the service.* capabilities over p for the estate's services.
-func Actions(p Platform, services []relight.Service) []action.Action {
-	s := &actions{platform: p, services: services}
+// Open gives the platform and the services that run on it. It is asked when an action runs, so that the actions' names and inputs are
+// known without an estate.
+type Open func() (Platform, []relight.Service, error)
+
+// Actions are the service.* capabilities.
+func Actions(open Open) []action.Action {
+	s := &actions{open: open}
 	return []action.Action{
 		action.Define(action.Spec[selection, Changed]{Name: "service.start", Title: "start services, the first tier first", Danger: action.None,
 			Example: "relight service start --service postgres", Run: s.start, Probe: s.probeRunning}),
@@ -32,9 +37,12 @@ func Actions(p Platform, services []relight.Service) []action.Action {
 	}
 }
 
-type actions struct {
-	platform Platform
-	services []relight.Service
+type actions struct{ open Open }
+
+// chosen is a selection of services on their platform.
+type chosen struct {
+	Platform
+	names []string
 }
 
 type selection struct {
@@ -63,66 +71,68 @@ type Listing struct {
 }
 
 // choose resolves a selection to names, tier 1 first.
-func (s *actions) choose(in selection) ([]string, error) {
-	var out []relight.Service
-	for _, svc := range s.services {
-		if in.All || slices.Contains(in.Service, svc.Name) || in.WritersOf != "" && slices.Contains(svc.Writes, in.WritersOf) {
-			out = append(out, svc)
-		}
+func (s *actions) choose(in selection) (chosen, error) {
+	p, services, err := s.open()
+	if err != nil {
+		return chosen{}, err
 	}
 	for _, name := range in.Service {
-		if !slices.ContainsFunc(s.services, func(v relight.Service) bool { return v.Name == name }) {
-			return nil, &relight.Error{Op: "find service", Subject: name, Code: relight.CodeUsage, Err: errors.New("the estate has no such service"),
+		if !slices.ContainsFunc(services, func(v relight.Service) bool { return v.Name == name }) {
+			return chosen{}, &relight.Error{Op: "find service", Subject: name, Code: relight.CodeUsage, Err: errors.New("the estate has no such service"),
 				Hint: "`relight service list` shows those that it has"}
 		}
 	}
-	if len(out) == 0 && in.WritersOf == "" {
-		return nil, &relight.Error{Op: "choose services", Code: relight.CodeUsage, Err: errors.New("no service is named"),
+	slices.SortStableFunc(services, func(a, b relight.Service) int {
+		return cmp.Or(cmp.Compare(a.Tier, b.Tier), cmp.Compare(a.Name, b.Name))
+	})
+	c := chosen{Platform: p}
+	for _, svc := range services {
+		if in.All || slices.Contains(in.Service, svc.Name) || in.WritersOf != "" && slices.Contains(svc.Writes, in.WritersOf) {
+			c.names = append(c.names, svc.Name)
+		}
+	}
+	if len(c.names) == 0 && in.WritersOf == "" {
+		return chosen{}, &relight.Error{Op: "choose services", Code: relight.CodeUsage, Err: errors.New("no service is named"),
 			Hint: "name some with --service, or use --all"}
 	}
-	slices.SortStableFunc(out, func(a, b relight.Service) int { return int(a.Tier) - int(b.Tier) })
-	names := make([]string, len(out))
-	for i, svc := range out {
-		names[i] = svc.Name
-	}
-	return names, nil
+	return c, nil
 }
 
 func (s *actions) start(ctx context.Context, env action.Env, in selection) (Changed, error) {
-	names, err := s.choose(in)
+	c, err := s.choose(in)
 	if err != nil {
 		return Changed{}, err
 	}
-	for _, name := range names {
-		if _, err := s.platform.Start(ctx, name, env.Started); err != nil {
+	for _, name := range c.names {
+		if _, err := c.Start(ctx, name, env.Started); err != nil {
 			return Changed{}, err
 		}
 	}
-	return Changed{Services: names}, nil
+	return Changed{Services: c.names}, nil
 }
 
 // stop goes the other way round: what depends on a database ends before the database.
 func (s *actions) stop(ctx context.Context, _ action.Env, in selection) (Changed, error) {
-	names, err := s.choose(in)
+	c, err := s.choose(in)
 	if err != nil {
 		return Changed{}, err
 	}
-	for _, name := range slices.Backward(names) {
-		if err := s.platform.Stop(ctx, name); err != nil {
+	for _, name := range slices.Backward(c.names) {
+		if err := c.Stop(ctx, name); err != nil {
 			return Changed{}, err
 		}
 	}
-	return Changed{Services: names}, nil
+	return Changed{Services: c.names}, nil
 }
 
 func (s *actions) planStop(ctx context.Context, _ action.Env, in selection) (action.Blast, error) {
-	names, err := s.choose(in)
+	c, err := s.choose(in)
 	if err != nil {
 		return action.Blast{}, err
 	}
-	b := action.Blast{Target: strings.Join(names, " "), Danger: action.Harm}
-	for _, name := range names {
-		st, err := s.platform.State(ctx, name)
+	b := action.Blast{Target: strings.Join(c.names, " "), Danger: action.Harm}
+	for _, name := range c.names {
+		st, err := c.State(ctx, name)
 		if err != nil {
 			return action.Blast{}, err
 		}
@@ -140,12 +150,12 @@ func (s *actions) probeStopped(ctx context.Context, _ action.Env, in selection) 
 }
 
 func (s *actions) probe(ctx context.Context, in selection, want func(Status) bool, word string) (action.Probed, error) {
-	names, err := s.choose(in)
+	c, err := s.choose(in)
 	if err != nil {
 		return action.Probed{}, err
 	}
-	for _, name := range names {
-		st, err := s.platform.State(ctx, name)
+	for _, name := range c.names {
+		st, err := c.State(ctx, name)
 		if err != nil {
 			return action.Probed{}, err
 		}
@@ -153,7 +163,7 @@ func (s *actions) probe(ctx context.Context, in selection, want func(Status) boo
 			return action.Probed{State: action.NotDone, Detail: fmt.Sprintf("%s: %s", name, st.Status)}, nil
 		}
 	}
-	return action.Probed{State: action.Done, Detail: strings.Join(names, ", ") + " " + word, Out: Changed{Services: names}}, nil
+	return action.Probed{State: action.Done, Detail: strings.Join(c.names, ", ") + " " + word, Out: Changed{Services: c.names}}, nil
 }
 
 func (s *actions) wait(ctx context.Context, env action.Env, in waitInput) (Listing, error) {
@@ -161,13 +171,11 @@ func (s *actions) wait(ctx context.Context, env action.Env, in waitInput) (Listi
 	defer cancel()
 	for {
 		l, waiting, err := s.look(ctx, in.Service)
-		if err != nil {
+		if err != nil || len(waiting) == 0 {
 			return l, err
 		}
-		if len(waiting) == 0 {
-			return l, nil
-		}
-		env.Progress(relight.Progress{Phase: "waiting for " + strings.Join(waiting, ", "), Done: int64(len(l.Services) - len(waiting)), Total: int64(len(l.Services)), Unit: "services"})
+		env.Progress(relight.Progress{Phase: "waiting for " + strings.Join(waiting, ", "),
+			Done: int64(len(l.Services) - len(waiting)), Total: int64(len(l.Services)), Unit: "services"})
 		select {
 		case <-ctx.Done():
 			return l, &relight.Error{Op: "wait for", Subject: strings.Join(waiting, ", "), Err: fmt.Errorf("not ready within %s", in.Timeout),
@@ -187,12 +195,12 @@ func (s *actions) probeWait(ctx context.Context, _ action.Env, in waitInput) (ac
 
 // look lists the named services (all when none is named) and those of them that are not ready.
 func (s *actions) look(ctx context.Context, only []string) (l Listing, waiting []string, err error) {
-	names, err := s.choose(selection{Service: only, All: len(only) == 0})
+	c, err := s.choose(selection{Service: only, All: len(only) == 0})
 	if err != nil {
 		return l, nil, err
 	}
-	for _, name := range names {
-		st, err := s.platform.State(ctx, name)
+	for _, name := range c.names {
+		st, err := c.State(ctx, name)
 		if err != nil {
 			return l, nil, err
 		}
@@ -215,8 +223,12 @@ func (s *actions) probeList(ctx context.Context, env action.Env, in struct{}) (a
 }
 
 func (s *actions) health(ctx context.Context, _ action.Env, in healthInput) (Listing, error) {
+	_, services, err := s.open()
+	if err != nil {
+		return Listing{}, err
+	}
 	var only []string
-	for _, svc := range s.services {
+	for _, svc := range services {
 		if !in.CriticalOnly || svc.Tier == 1 {
 			only = append(only, svc.Name)
 		}

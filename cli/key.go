@@ -1,0 +1,183 @@
+package cli
+
+import (
+	"bufio"
+	"errors"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/toolboxai/relight"
+	"github.com/toolboxai/relight/app"
+	"github.com/toolboxai/relight/repo"
+)
+
+func (s *session) keyCommands() *cobra.Command {
+	return group("key", "make recovery keys, and say who may open and who may write",
+		s.keyGenerate(), s.keyList(), s.keyAdd(), s.keyRemove(), s.keyEnrol(), s.keyRefresh(), s.keyRevoke())
+}
+
+func (s *session) keyGenerate() *cobra.Command {
+	var pq bool
+	c := &cobra.Command{Use: "generate FILE", Short: "make a recovery identity, to be kept offline", Args: cobra.ExactArgs(1), Example: "  relight key generate /media/usb/recovery.key"}
+	c.Flags().BoolVar(&pq, "post-quantum", false, "make a hybrid key that also resists a quantum computer")
+	c.RunE = func(_ *cobra.Command, args []string) error {
+		recipient, err := app.GenerateIdentity(args[0], pq)
+		if err != nil {
+			return err
+		}
+		return s.result(struct {
+			File      string `json:"file"`
+			Recipient string `json:"recipient"`
+		}{args[0], recipient})
+	}
+	return c
+}
+
+// recipientText takes a public key itself, or finds it in an identity file's comment or a recipient file.
+func recipientText(arg string) (string, error) {
+	if strings.HasPrefix(arg, "age1") {
+		return arg, nil
+	}
+	f, err := os.Open(arg)
+	if err != nil {
+		return "", &relight.Error{Op: "read recipient", Subject: arg, Code: relight.CodeUsage, Err: errors.New("it is neither a public key nor a file that can be read"),
+			Hint: "give age1… or age1pq1…, or a file that holds it"}
+	}
+	defer func() { _ = f.Close() }()
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		for word := range strings.FieldsSeq(lines.Text()) {
+			if strings.HasPrefix(word, "age1") {
+				return word, nil
+			}
+		}
+	}
+	return "", &relight.Error{Op: "read recipient", Subject: arg, Code: relight.CodeUsage, Err: errors.New("the file holds no public key"),
+		Hint: "`relight key generate` writes the public key into a comment"}
+}
+
+// recoverySide makes a command that works on a repository opened with the recovery key.
+func (s *session) recoverySide(use, short, example string, args cobra.PositionalArgs, do func(c *cobra.Command, m *repo.Meta, args []string) error) *cobra.Command {
+	var p place
+	c := &cobra.Command{Use: use, Short: short, Args: args, Example: "  " + example}
+	p.flags(c)
+	c.RunE = func(c *cobra.Command, args []string) error {
+		storage, err := p.storage(s.a)
+		if err != nil {
+			return err
+		}
+		m, err := s.a.RecoverySide(c.Context(), storage)
+		if err != nil {
+			return err
+		}
+		return errors.Join(do(c, m, args), m.Close())
+	}
+	return c
+}
+
+func (s *session) keyList() *cobra.Command {
+	return s.recoverySide("list", "show recovery recipients and enrolled hosts", "relight key list --identity recovery.key", cobra.NoArgs,
+		func(c *cobra.Command, m *repo.Meta, _ []string) error {
+			info, err := app.Describe(c.Context(), m)
+			if err != nil {
+				return err
+			}
+			return s.result(info.Keys)
+		})
+}
+
+func (s *session) keyAdd() *cobra.Command {
+	return s.recoverySide("add RECIPIENT", "let one more recovery key open the repository, its past included", "relight key add age1… --identity recovery.key", cobra.ExactArgs(1),
+		func(c *cobra.Command, m *repo.Meta, args []string) error {
+			rs, err := parseRecipients(args)
+			if err != nil {
+				return err
+			}
+			if err := repo.AddRecipient(c.Context(), m, rs[0]); err != nil {
+				return err
+			}
+			s.say("%s opens every epoch from now on", rs[0])
+			return nil
+		})
+}
+
+func (s *session) keyRemove() *cobra.Command {
+	return s.recoverySide("remove RECIPIENT", "open a new epoch that a recovery key cannot open; old data stays readable to it", "relight key remove age1… --identity recovery.key", cobra.ExactArgs(1),
+		func(c *cobra.Command, m *repo.Meta, args []string) error {
+			rs, err := parseRecipients(args)
+			if err != nil {
+				return err
+			}
+			k, err := repo.RemoveRecipient(c.Context(), m, rs[0])
+			if err != nil {
+				return err
+			}
+			s.say("epoch %d is open without %s; what was written before stays readable to it", k.Epoch(), rs[0])
+			s.say("refresh every host's credential: relight key refresh FILE --identity …")
+			return nil
+		})
+}
+
+func (s *session) keyEnrol() *cobra.Command {
+	var credential string
+	var prover bool
+	c := s.recoverySide("enrol HOST", "let a host write, and make its credential", "relight key enrol db2 --credential db2.json --identity recovery.key", cobra.ExactArgs(1),
+		func(c *cobra.Command, m *repo.Meta, args []string) error {
+			role := repo.RoleWriter
+			if prover {
+				role = repo.RoleProver
+			}
+			made, err := repo.EnrolHost(c.Context(), m, args[0], role)
+			if err != nil {
+				return err
+			}
+			if err := app.WriteCredential(made, credential); err != nil {
+				return err
+			}
+			s.say("%s in %s: move it to the host, readable by root only", made, credential)
+			return nil
+		})
+	c.Flags().StringVar(&credential, "credential", "", "file to write the credential to")
+	c.Flags().BoolVar(&prover, "prover", false, "the host may also read content, to prove restores")
+	_ = c.MarkFlagRequired("credential") // fails only for a flag that does not exist
+	return c
+}
+
+func (s *session) keyRefresh() *cobra.Command {
+	return s.recoverySide("refresh CREDENTIAL", "give a host's credential the newest key epoch", "relight key refresh db2.json --identity recovery.key", cobra.ExactArgs(1),
+		func(_ *cobra.Command, m *repo.Meta, args []string) error {
+			held, err := repo.ReadCredential(args[0])
+			if err != nil {
+				return err
+			}
+			if err := m.Keyring().Refresh(held); err != nil {
+				return err
+			}
+			return held.Write(args[0])
+		})
+}
+
+func (s *session) keyRevoke() *cobra.Command {
+	var since, why string
+	c := s.recoverySide("revoke HOST", "refuse what a host signs from now on, or from an earlier time", "relight key revoke db1 --since 2026-01-02T03:04:05Z --why stolen --identity recovery.key", cobra.ExactArgs(1),
+		func(c *cobra.Command, m *repo.Meta, args []string) error {
+			keep := time.Now()
+			if since != "" {
+				t, err := time.Parse(time.RFC3339, since)
+				if err != nil {
+					return &relight.Error{Op: "key revoke", Code: relight.CodeUsage, Err: err, Hint: "write the time as 2026-01-02T03:04:05Z"}
+				}
+				keep = t
+			}
+			if err := repo.RevokeHost(c.Context(), m, args[0], keep, why); err != nil {
+				return err
+			}
+			s.say("what %s signs after %s is refused", args[0], timeText(keep))
+			return nil
+		})
+	c.Flags().StringVar(&since, "since", "", "refuse what was signed after this time too (default: now)")
+	c.Flags().StringVar(&why, "why", "", "the reason, kept with the record")
+	return c
+}
