@@ -22,6 +22,7 @@ type Runbook struct {
 	Owner     string            `json:"owner,omitempty"`
 	Updated   string            `json:"updated,omitempty"`   // YYYY-MM-DD
 	ReviewBy  string            `json:"review_by,omitempty"` // YYYY-MM-DD
+	Intro     string            `json:"intro,omitempty"`     // prose before the first phase
 	Phases    []Phase           `json:"phases"`
 	Hash      string            `json:"-"` // hex BLAKE3 of the canonical JSON
 }

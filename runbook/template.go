@@ -125,7 +125,7 @@ func ExpandText(text string, s Scope) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		b.WriteString(textOf(v))
+		b.WriteString(asText(v))
 	}
 	return b.String(), nil
 }
@@ -157,7 +157,7 @@ func expand(text string, s Scope) (any, error) {
 		if err != nil || v == Unknown {
 			return v, err
 		}
-		b.WriteString(textOf(v))
+		b.WriteString(asText(v))
 	}
 	return b.String(), nil
 }
@@ -175,7 +175,7 @@ func onlyExpr(pieces []piece) node {
 	return only
 }
 
-func textOf(v any) string {
+func asText(v any) string {
 	switch x := v.(type) {
 	case nil:
 		return ""
