@@ -48,3 +48,19 @@ func left(t *testing.T, s blob.Storage) {
 		t.Errorf("list what is left: %v", err)
 	}
 }
+
+// Failures are the checks that s does not pass: for tests that the suite can fail.
+func Failures(t *testing.T, s blob.Storage) []string {
+	t.Helper()
+	var failed []string
+	o := conform.Options{Rand: bytes.NewReader(make([]byte, 8)), Large: 1 << 20}
+	err := conform.Check(t.Context(), s, o, func(name string, err error) {
+		if err != nil {
+			failed = append(failed, name)
+		}
+	})
+	if (err != nil) != (len(failed) > 0) {
+		t.Errorf("%d failed checks, but the verdict is %v", len(failed), err)
+	}
+	return failed
+}
