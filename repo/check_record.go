@@ -10,8 +10,6 @@ import (
 const (
 	checkedKind   = "checked"
 	checkedPrefix = "checked/"
-	proofKind     = "proof"
-	proofPrefix   = "proof/"
 )
 
 // Checked is the signed record that every byte of a snapshot was read back, and whether all matched.

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/toolboxai/relight"
 	"github.com/toolboxai/relight/blob"
@@ -118,42 +119,58 @@ func (m *Meta) Stores(ctx context.Context) ([]string, error) {
 	return stores, nil
 }
 
-// stateOf is what evidence each snapshot has.
-type stateOf map[relight.SnapshotID]relight.SnapshotState
+// evidence is the newest records about each snapshot.
+type evidence map[relight.SnapshotID]struct{ intact, damaged, proven time.Time }
 
-func (s stateOf) of(id relight.SnapshotID) relight.SnapshotState {
-	return cmp.Or(s[id], relight.Complete)
+// of is the strongest state that no later reading has refuted.
+func (v evidence) of(id relight.SnapshotID) relight.SnapshotState {
+	e := v[id]
+	switch {
+	case e.proven.After(e.damaged):
+		return relight.Proven
+	case e.intact.After(e.damaged):
+		return relight.Intact
+	}
+	return relight.Complete
 }
 
-// states reads the records of verification. One that cannot be verified, or that records a failure, proves nothing.
-func (m *Meta) states(ctx context.Context, store, prefix string) (stateOf, error) {
-	states := stateOf{}
+// states reads the records of verification. One that cannot be verified proves nothing.
+func (m *Meta) states(ctx context.Context, store, prefix string) (evidence, error) {
+	found := evidence{}
 	checked, problems, err := m.listSigned(ctx, checkedKind, checkedPrefix+store+"/"+prefix)
 	if err != nil {
 		return nil, err
 	}
-	for _, s := range checked {
+	for _, s := range checked { // in name order, so oldest first for each snapshot
 		var c Checked
-		if err := s.decode(&c); err != nil || s.Name != checkedName(c.Store, c.Snapshot, c.At) || !c.OK {
+		if err := s.decode(&c); err != nil || s.Name != checkedName(c.Store, c.Snapshot, c.At) {
 			continue
 		}
-		states[c.Snapshot] = relight.Intact
+		e := found[c.Snapshot]
+		if c.OK {
+			e.intact = c.At
+		} else {
+			e.damaged = c.At
+		}
+		found[c.Snapshot] = e
 	}
-	proofs, more, err := m.listSigned(ctx, proofKind, proofPrefix+store+"/"+prefix)
+	proofs, more, err := m.listSigned(ctx, "proof", "proof/"+store+"/"+prefix)
 	if err != nil {
 		return nil, err
 	}
 	for _, s := range proofs {
 		var p relight.Proof
-		if err := s.decode(&p); err != nil || !strings.HasPrefix(s.Name, proofPrefix+p.Store+"/"+string(p.Snapshot)+"/") || !p.OK {
+		if err := s.decode(&p); err != nil || s.Name != proofName(p) || !p.OK {
 			continue
 		}
-		states[p.Snapshot] = relight.Proven
+		e := found[p.Snapshot]
+		e.proven = p.At
+		found[p.Snapshot] = e
 	}
 	for _, p := range append(problems, more...) {
 		m.log.WarnContext(ctx, "a record of verification does not count", "repository", m.name, "err", p)
 	}
-	return states, nil
+	return found, nil
 }
 
 // listSigned reads all verified records under a prefix, several at a time, in name order. Records that are
