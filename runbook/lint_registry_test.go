@@ -15,6 +15,7 @@ type storeIn struct {
 }
 
 type serviceIn struct {
+	All       bool          `flag:"all"`
 	Service   string        `flag:"service"`
 	WritersOf string        `flag:"writers_of"`
 	Timeout   time.Duration `flag:"timeout" default:"5m"`
@@ -141,7 +142,7 @@ func lintRegistry(t testing.TB) *action.Registry {
 		capability[storeIn, window]("postgres.window", action.None),
 		capability[restoreIn, restored]("postgres.restore", action.Data),
 		capability[checkIn, checked]("postgres.check", action.None),
-		capability[storeIn, struct{}]("protect.start", action.None),
+		capability[struct{}, struct{}]("protect.start", action.None),
 		capability[waitIn, streaming]("protect.wait", action.None),
 		capability[backupIn, backedUp]("backup.create", action.None),
 		capability[directoryIn, struct{}]("estate.restore", action.None),

@@ -138,28 +138,27 @@ func named(names ...string) []action.OutField {
 	return list
 }
 
-// outputs of a step are those of its engine (docs/runbooks.md, "Outputs").
+// outputs of a step are those that the engine gives it (docs/runbooks.md, "Outputs").
 func (l *useLinter) outputs(st *Step) (fields []action.OutField, open bool) {
-	switch {
-	case st.Each != nil:
-		return []action.OutField{{Name: "items", Type: "array"}}, false
-	case st.Kind == KindDo:
+	if st.Each != nil {
+		return []action.OutField{{Name: "count", Type: "integer"}, {Name: "items", Type: "array"}}, false
+	}
+	switch st.Kind {
+	case KindDo:
 		return l.outputsOf(st.Do)
-	case st.Kind == KindRun:
-		return named("output", "cut", "exit"), false
-	case st.Kind == KindAsk:
-		return named("value", "actor", "decision", "asserted"), false
-	case st.Kind == KindChoose:
-		return named("choice", "recommended"), false
-	case st.Wait != nil && st.Wait.Until != nil:
-		return l.outputsOf(st.Wait.Until)
+	case KindRun:
+		return named("exit", "stdout", "stderr"), false
+	case KindAsk:
+		return named("answer", "actor"), false
+	case KindChoose:
+		return named("chosen"), false
 	default:
-		return nil, false
+		return named("seconds"), false
 	}
 }
 
 func (l *useLinter) outputsOf(c *Call) (fields []action.OutField, open bool) {
-	if c == nil || l.reg == nil || c.Action == "" {
+	if l.reg == nil {
 		return nil, true
 	}
 	a, err := l.reg.Lookup(c.Action)

@@ -9,9 +9,12 @@ import (
 func stepKeys() []string {
 	return []string{
 		"id", "do", "with", "run", "ask", "choose", "wait", "needs", "when", "each", "retry", "timeout",
-		"danger", "target", "probe", "verify", "undo", "if_fails", "on_demand",
+		"danger", "target", "probe", "verify", "undo", "if_fails", "on_demand", "clock",
 	}
 }
+
+// clocks are those that a step can stop; the others are marked when a run starts (DESIGN §1.3).
+func clocks() []string { return []string{"recovered", "verified", "re-protected"} }
 
 func kinds() []string { return []string{"do", "run", "ask", "choose", "wait"} }
 
@@ -134,6 +137,7 @@ func (r *stepReader) modifiers() {
 	}
 	st.IfFails = r.text(n.key("if_fails"), "if_fails")
 	st.OnDemand = r.boolean(n.key("on_demand"), "on_demand")
+	st.Clock = r.oneOf(n.key("clock"), "clock", clocks())
 }
 
 func (r *stepReader) retry(n *yamlNode) int {
@@ -220,11 +224,7 @@ func (r *stepReader) value(n *yamlNode, what string, how use) Value {
 
 // prose notes the lookups of the templates in prose. A {{ }} that is no expression is left to the reader.
 func (d *draft) prose(text string, at pos, keep func(use)) {
-	pieces, err := splitTemplate(text)
-	if err != nil {
-		return
-	}
-	for _, p := range pieces {
+	for _, p := range splitProse(text) {
 		if p.expr != nil {
 			p.expr.refs(func(ref *refNode) { keep(use{path: ref.path, at: at, prose: true}) })
 		}

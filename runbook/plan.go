@@ -42,6 +42,7 @@ type PlanStep struct {
 	Timeout  string         `json:"timeout,omitempty"`
 	Retry    int            `json:"retry,omitempty"`
 	IfFails  string         `json:"if_fails,omitempty"`
+	Clock    string         `json:"clock,omitempty"`
 	Options  []PlanOption   `json:"options,omitempty"`
 	Approval bool           `json:"approval,omitempty"`
 }
@@ -144,7 +145,7 @@ func planStep(st *Step, s Scope) (PlanStep, error) {
 		title = st.Title
 	}
 	ps := PlanStep{
-		ID: st.ID, Title: title, Kind: st.Kind, Needs: st.Needs, Danger: st.Danger, Retry: st.Retry, IfFails: st.IfFails,
+		ID: st.ID, Title: title, Kind: st.Kind, Needs: st.Needs, Danger: st.Danger, Retry: st.Retry, IfFails: st.IfFails, Clock: st.Clock,
 		Undo: callName(st.Undo), Verify: callName(st.Verify), When: exprText(st.When), Each: exprText(st.Each),
 	}
 	if ps.Danger == "" {

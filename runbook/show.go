@@ -184,6 +184,7 @@ func showModifiers(b *strings.Builder, st *Step) {
 	line("verify", callName(st.Verify))
 	line("undo", undo)
 	line("if fails", st.IfFails)
+	line("clock", st.Clock)
 	if st.Timeout > 0 {
 		line("timeout", shortDuration(st.Timeout))
 	}

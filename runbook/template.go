@@ -132,11 +132,46 @@ func ExpandText(text string, s Scope) (string, error) {
 
 // ExpandProse is ExpandText for prose, where a {{ }} that is no expression of ours is left as it stands.
 func ExpandProse(text string, s Scope) string {
-	out, err := ExpandText(text, s)
-	if err != nil {
-		return text
+	var b strings.Builder
+	for _, p := range splitProse(text) {
+		if p.expr == nil {
+			b.WriteString(p.text)
+			continue
+		}
+		v, err := p.expr.eval(s)
+		if err != nil {
+			b.WriteString(p.text)
+			continue
+		}
+		b.WriteString(asText(v))
 	}
-	return out
+	return b.String()
+}
+
+// splitProse is splitTemplate where a {{ that begins no expression is text. A piece with an expression has its source
+// as text too.
+func splitProse(text string) []piece {
+	var pieces []piece
+	from, at := 0, 0
+	for {
+		open := strings.Index(text[at:], "{{")
+		if open < 0 {
+			return append(pieces, piece{text: text[from:]})
+		}
+		open += at
+		at = open + 2
+		length := closing(text[at:])
+		if length < 0 {
+			continue
+		}
+		n, err := parseExpr(text[at : at+length])
+		if err != nil {
+			continue
+		}
+		end := at + length + 2
+		pieces = append(pieces, piece{text: text[from:open]}, piece{text: text[open:end], expr: n, offset: open + 2})
+		from, at = end, end
+	}
 }
 
 func expand(text string, s Scope) (any, error) {
