@@ -63,14 +63,19 @@ func (system) CreateTemp(dir string) (temporary, error) {
 	return f, nil
 }
 
-// Place moves temp to path unless path is taken. Where the file system cannot do that in one call it links first; a
-// link whose answer was lost on the network shows as a second name of temp.
+// Place moves temp to path unless path is taken.
 func (system) Place(temp, path string) error {
 	err := renameNoReplace(temp, path)
-	if !unsupported(err) {
-		return err
+	if unsupported(err) {
+		return linkInPlace(temp, path)
 	}
-	err = os.Link(temp, path)
+	return err
+}
+
+// linkInPlace is for file systems that cannot refuse to replace. A link whose answer was lost on the network shows as a
+// second name of temp.
+func linkInPlace(temp, path string) error {
+	err := os.Link(temp, path)
 	if err != nil && !sameFile(temp, path) {
 		return err
 	}
