@@ -20,7 +20,11 @@ func (n *literalNode) print(b *strings.Builder, _ int) {
 	case int64:
 		b.WriteString(strconv.FormatInt(v, 10))
 	case float64:
-		b.WriteString(strconv.FormatFloat(v, 'g', -1, 64))
+		text := strconv.FormatFloat(v, 'f', -1, 64)
+		b.WriteString(text)
+		if !strings.Contains(text, ".") {
+			b.WriteString(".0") // without a point it would be read as a whole number
+		}
 	case bool:
 		b.WriteString(strconv.FormatBool(v))
 	}
