@@ -3,6 +3,7 @@ package conform
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -69,19 +70,28 @@ func (p *pattern) Read(b []byte) (int, error) {
 		return 0, io.EOF
 	}
 	n := int(min(int64(len(b)), p.size-p.at))
-	for i := range n {
-		b[i] = p.value(p.at + int64(i))
-	}
+	p.fill(b[:n])
 	p.at += int64(n)
 	return n, nil
 }
 
-// value mixes the place of eight bytes as splitmix64 does.
-func (p *pattern) value(at int64) byte {
-	x := p.seed + uint64(at>>3)*0x9e3779b97f4a7c15
+// fill writes the bytes from p.at on: whole words, but for the first and the last.
+func (p *pattern) fill(b []byte) {
+	var word [8]byte
+	for at := p.at; len(b) > 0; {
+		binary.LittleEndian.PutUint64(word[:], p.word(at>>3))
+		n := copy(b, word[at&7:])
+		at += int64(n)
+		b = b[n:]
+	}
+}
+
+// word mixes its number as splitmix64 does.
+func (p *pattern) word(number int64) uint64 {
+	x := p.seed + uint64(number)*0x9e3779b97f4a7c15
 	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
 	x = (x ^ x>>27) * 0x94d049bb133111eb
-	return byte((x ^ x>>31) >> (8 * (at & 7)))
+	return x ^ x>>31
 }
 
 func (p *pattern) Seek(offset int64, whence int) (int64, error) {
@@ -100,9 +110,6 @@ func (p *pattern) Seek(offset int64, whence int) (int64, error) {
 
 func bytesOf(seed uint64, size int64) []byte {
 	data := make([]byte, size)
-	p := pattern{seed: seed, size: size}
-	for i := range data {
-		data[i] = p.value(int64(i))
-	}
+	(&pattern{seed: seed, size: size}).fill(data)
 	return data
 }

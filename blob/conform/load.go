@@ -168,14 +168,22 @@ func matches(ctx context.Context, p place, name string, offset int64) error {
 	return errors.Join(err, rc.Close())
 }
 
-type comparer struct{ want *pattern }
+type comparer struct {
+	want *pattern
+	buf  []byte
+}
 
 func (c *comparer) Write(b []byte) (int, error) {
-	for i, got := range b {
-		if got != c.want.value(c.want.at+int64(i)) {
-			return i, fmt.Errorf("byte %d differs from what was stored", c.want.at+int64(i))
-		}
+	at := c.want.at
+	if len(c.buf) < len(b) {
+		c.buf = make([]byte, len(b))
 	}
-	c.want.at += int64(len(b))
-	return len(b), nil
+	n, err := io.ReadFull(c.want, c.buf[:len(b)])
+	if err != nil {
+		return 0, fmt.Errorf("more than the stored bytes: %w", err)
+	}
+	if !bytes.Equal(b, c.buf[:n]) {
+		return 0, fmt.Errorf("the %d bytes at %d differ from what was stored", n, at)
+	}
+	return n, nil
 }
