@@ -1,0 +1,167 @@
+//go:build slow
+
+package repo
+
+import (
+	"bytes"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/toolboxai/relight"
+	"github.com/toolboxai/relight/blob/file"
+)
+
+// rescue runs the independent script.
+func rescue(t *testing.T, args ...string) (string, error) {
+	t.Helper()
+	for _, tool := range []string{"python3", "age", "zstd", "b3sum"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			t.Fatalf("the rescue script needs %s: %v", tool, err)
+		}
+	}
+	cmd := exec.CommandContext(t.Context(), "python3", append([]string{"-B", "../tools/rescue/rescue.py"}, args...)...)
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+func TestRescueScriptRestoresWithoutRelight(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	root, out := t.TempDir(), filepath.Join(t.TempDir(), "out")
+	s, err := file.Open(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v := newVault(t, s)
+	m := v.writer(t, s, "")
+	if _, err := backup(ctx, m, testTree(40), SnapshotOptions{Kind: "full"}); err != nil {
+		t.Fatal(err)
+	}
+	tree := testTree(41) // shares the small files with the first
+	if _, err := backup(ctx, m, tree, SnapshotOptions{Kind: "full"}); err != nil {
+		t.Fatal(err)
+	}
+	wal := putRescueWAL(t, m)
+	id := filepath.Join(t.TempDir(), "recovery.key")
+	if err := os.WriteFile(id, []byte(v.id.String()+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if log, err := rescue(t, "--repo", root, "--identity", id, "--store", "main", "--out", out); err != nil {
+		t.Fatalf("%v\n%s", err, log)
+	}
+	for _, f := range tree {
+		compareOnDisk(t, filepath.Join(out, "data", f.e.Path), f)
+	}
+	for name, want := range wal {
+		got, err := os.ReadFile(filepath.Join(out, "wal", name))
+		if err != nil || !bytes.Equal(got, want) {
+			t.Errorf("WAL file %s: %d bytes, %v", name, len(got), err)
+		}
+	}
+	if got, err := os.ReadDir(filepath.Join(out, "wal")); err != nil || len(got) != len(wal) {
+		t.Errorf("%d WAL files, %v", len(got), err)
+	}
+	refuseDamage(t, root, id)
+}
+
+// refuseDamage flips one bit in each kind of object in turn.
+func refuseDamage(t *testing.T, root, id string) {
+	for _, prefix := range []string{"pack/data", "pack/meta", "snap/main"} {
+		entries, err := os.ReadDir(filepath.Join(root, prefix))
+		if err != nil {
+			t.Fatal(err)
+		}
+		path := filepath.Join(root, prefix, entries[len(entries)-1].Name())
+		b, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		bad := bytes.Clone(b)
+		bad[len(bad)/2] ^= 1
+		if err := errorsOf(os.Remove(path), os.WriteFile(path, bad, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		log, err := rescue(t, "--repo", root, "--identity", id, "--store", "main", "--snapshot", newestName(t, root), "--out", t.TempDir())
+		if err == nil || !strings.Contains(log, "error:") {
+			t.Errorf("a flipped bit in %s went unnoticed: %v\n%s", prefix, err, log)
+		}
+		if err := os.WriteFile(path, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func newestName(t *testing.T, root string) string {
+	entries, err := os.ReadDir(filepath.Join(root, "snap", "main"))
+	if err != nil || len(entries) == 0 {
+		t.Fatal(err)
+	}
+	return entries[len(entries)-1].Name()
+}
+
+func errorsOf(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// putRescueWAL stores a whole segment, two live ranges of the next one, and a history.
+func putRescueWAL(t *testing.T, m *Meta) map[string][]byte {
+	t.Helper()
+	ctx := t.Context()
+	const size = 1 << 20
+	k := WALKey{Store: "main", System: 7123, Timeline: 2}
+	sink := m.Sink("main")
+	side := func(name string, start, end relight.LSN) Sidecar {
+		return Sidecar{Name: name, System: k.System, Timeline: k.Timeline, Start: start, End: end, SegmentSize: size, Size: int64(end - start), Version: 150000}
+	}
+	history := []byte("1\t0/2000000\tno recovery target specified\n")
+	h := side("00000002.history", 0, 0)
+	h.Size = int64(len(history))
+	whole, part := pages(50, size), pages(51, 3000)
+	at := relight.LSN(3 * size)
+	first, second := "000000020000000000000003", "000000020000000000000004"
+	err := errorsOf(
+		sink.PutHistory(ctx, k, h, bytes.NewReader(history)),
+		sink.PutSegment(ctx, k, side(first, at, at+size), bytes.NewReader(whole)),
+		sink.PutLive(ctx, k, side(second, at+size, at+size+1000), bytes.NewReader(part[:1000])),
+		sink.PutLive(ctx, k, side(second, at+size+1000, at+size+3000), bytes.NewReader(part[1000:])),
+	)
+	if err != nil {
+		t.Fatal(err)
+	}
+	padded := append(bytes.Clone(part), make([]byte, size-len(part))...)
+	return map[string][]byte{"00000002.history": history, first: whole, second: padded}
+}
+
+func compareOnDisk(t *testing.T, path string, f testFile) {
+	t.Helper()
+	info, err := os.Lstat(path)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	if info.Mode() != f.e.Mode || !info.ModTime().Equal(f.e.ModTime) {
+		t.Errorf("%s: mode %s, time %s", path, info.Mode(), info.ModTime())
+	}
+	switch f.e.Mode.Type() {
+	case fs.ModeDir:
+	case fs.ModeSymlink:
+		if to, err := os.Readlink(path); err != nil || to != f.e.Link {
+			t.Errorf("%s links to %q, %v", path, to, err)
+		}
+	default:
+		b, err := os.ReadFile(path)
+		if err != nil || !bytes.Equal(b, f.body) {
+			t.Error(fmt.Errorf("%s: %d bytes, %w", path, len(b), err))
+		}
+	}
+}
