@@ -1,0 +1,258 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+	"time"
+
+	"github.com/toolboxai/relight"
+	"github.com/toolboxai/relight/host"
+	"github.com/toolboxai/relight/repo"
+	"github.com/toolboxai/relight/store"
+)
+
+// Restore brings a point back into a directory: it resolves the target, checks that it can succeed, writes the base backup, replays WAL under a
+// server of its own, checks, and leaves the directory with its server shut down, ready for the platform to start.
+//
+// An unreachable target, a wrong version, too little space, a running server or an occupied directory (without Force) is refused
+// before anything is touched. With Force an occupied directory is renamed aside. Called again after a crash, it begins anew in the half-restored directory.
+func (s *Store) Restore(ctx context.Context, r *repo.Reader, p relight.RecoveryPoint, t store.Target, o store.RestoreOptions) (relight.Restored, error) {
+	if t.Directory == "" {
+		return relight.Restored{}, s.fail("restore", relight.CodeUsage, "name the directory to restore into", "no directory is given")
+	}
+	run := &restore{s: s, r: r, m: r.Meta(), t: t, o: o, point: p, clock: s.now}
+	err := run.all(ctx)
+	return run.out, err
+}
+
+// Blast is what a restore is about to do, found out without touching anything.
+type Blast struct {
+	Snapshot   relight.SnapshotID
+	Target     relight.RecoveryTarget // as the server will be told
+	Bytes      int64                  // to be written
+	WAL        int64                  // bytes to be replayed, at most
+	Occupied   string                 // what the directory holds; "" when it is free
+	LastCommit time.Time              // that the end of the WAL holds
+	Warnings   []string
+}
+
+// PlanRestore resolves and checks like Restore, and stops before the first effect.
+func (s *Store) PlanRestore(ctx context.Context, r *repo.Reader, p relight.RecoveryPoint, t store.Target, o store.RestoreOptions) (Blast, error) {
+	run := &restore{s: s, r: r, m: r.Meta(), t: t, o: o, point: p, clock: s.now}
+	if err := run.choose(ctx); err != nil {
+		return Blast{}, err
+	}
+	_, what, err := occupant(t.Directory)
+	return Blast{
+		Snapshot: run.plan.Base.ID, Target: run.plan.Server, Bytes: run.layout.bytes, WAL: int64(run.plan.End - run.plan.Base.Facts.StartLSN),
+		Occupied: what, LastCommit: run.plan.reach.LastCommit, Warnings: run.plan.Warnings,
+	}, err
+}
+
+// restore is one restore under way.
+type restore struct {
+	s     *Store
+	r     *repo.Reader
+	m     *repo.Meta
+	t     store.Target
+	o     store.RestoreOptions
+	point relight.RecoveryPoint
+	clock func() time.Time
+
+	plan   plan
+	man    repo.Manifest
+	layout *layout
+	owner  host.User
+	bin    string
+	state  restoreState
+	out    relight.Restored
+	checks []relight.Check
+	since  time.Time
+}
+
+func (r *restore) all(ctx context.Context) error {
+	r.since = r.clock()
+	lock, err := host.Lock(lockPath(r.t.Directory), "restoring store "+r.s.c.Name, r.clock)
+	if err != nil {
+		return r.explain(err)
+	}
+	defer func() { _ = lock.Unlock() }()
+	if err := r.choose(ctx); err != nil {
+		return err
+	}
+	if err := r.free(ctx); err != nil {
+		return err
+	}
+	r.phase("select", 0)
+	if r.o.VerifyBefore {
+		if err := r.verifyBefore(ctx); err != nil {
+			return err
+		}
+		r.phase("verify", r.layout.bytes)
+	}
+	if err := r.makeRoom(ctx); err != nil {
+		return err
+	}
+	if err := r.copyFiles(ctx); err != nil {
+		return fmt.Errorf("restore store %s: %w", r.s.c.Name, err)
+	}
+	r.phase("copy", r.out.Bytes)
+	if err := r.recover(ctx); err != nil {
+		return r.failed(err)
+	}
+	return r.finish()
+}
+
+func (r *restore) explain(err error) error {
+	if errors.Is(err, os.ErrPermission) {
+		return r.s.fail("restore", relight.CodeUsage, "run relight as root or as the owner of "+filepath.Dir(r.t.Directory), "%w", err)
+	}
+	if errors.Is(err, os.ErrNotExist) {
+		return r.s.fail("restore", relight.CodeUsage, "make the parent directory first", "%w", err)
+	}
+	return err
+}
+
+// phase closes a measured part.
+func (r *restore) phase(name string, bytes int64) {
+	now := r.clock()
+	r.out.Phases = append(r.out.Phases, relight.Phase{Name: name, Seconds: now.Sub(r.since).Seconds(), Bytes: bytes})
+	r.since = now
+}
+
+// choose resolves the target and makes sure that nothing known speaks against success.
+func (r *restore) choose(ctx context.Context) error {
+	a, err := loadArchive(ctx, r.m, r.s.c.Name)
+	if err != nil {
+		return err
+	}
+	if r.plan, err = resolve(ctx, a, r.point, &walFinder{r: r.r, store: r.s.c.Name}); err != nil {
+		return err
+	}
+	for _, w := range r.plan.Warnings {
+		r.s.log.Warn(w)
+	}
+	f := r.plan.Base.Facts
+	if f.Architecture != "" && f.Architecture != runtime.GOARCH {
+		return r.s.fail("restore", relight.CodeUsage, "restore on a host of that architecture", "the backup is of %s and this host is %s", f.Architecture, runtime.GOARCH)
+	}
+	if r.bin, err = FindBinaries(r.s.c.BinDir, f.Major()); err != nil {
+		return err
+	}
+	if r.man, err = r.m.Manifest(ctx, r.s.c.Name, r.plan.Base.ID); err != nil {
+		return err
+	}
+	if r.layout, err = newLayout(ctx, r.m, r.man, f, r.t); err != nil {
+		return err
+	}
+	if err := r.findOwner(); err != nil {
+		return err
+	}
+	r.state = restoreState{Point: r.point, Snapshot: r.plan.Base.ID, System: f.System, Started: r.clock().UTC()}
+	r.out.Store, r.out.Snapshot, r.out.Target, r.out.Directory = r.s.c.Name, r.plan.Base.ID, r.point, r.layout.dir
+	return nil
+}
+
+// findOwner decides who must own the files, and whether this process can make them so.
+func (r *restore) findOwner() error {
+	name, err := r.t.Owner, error(nil)
+	if name == "" {
+		name = r.s.c.Owner
+	}
+	switch {
+	case name != "":
+		r.owner, err = host.LookupUser(name)
+	case exists(r.layout.dir):
+		r.owner, err = host.OwnerOf(r.layout.dir)
+	default:
+		r.owner, err = host.OwnerOf(filepath.Dir(r.layout.dir))
+	}
+	if err != nil {
+		return err
+	}
+	if r.owner.UID == 0 {
+		if r.owner, err = host.LookupUser("postgres"); err != nil {
+			return r.s.fail("restore", relight.CodeUsage, "name the user that is to own the files", "PostgreSQL does not run as root, and %s belongs to root", filepath.Dir(r.layout.dir))
+		}
+	}
+	if euid := os.Geteuid(); euid != 0 && euid != int(r.owner.UID) {
+		return r.s.fail("restore", relight.CodeUsage, "run relight as root or as that user", "the files must belong to user %d, and relight runs as user %d", r.owner.UID, euid)
+	}
+	return nil
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+// free makes sure that the target may be written: no server in it, nobody's data unless forced, and enough space.
+func (r *restore) free(ctx context.Context) error {
+	if err := r.s.awaitIdle(ctx, "restore", r.layout.dir); err != nil {
+		return err
+	}
+	held, what, err := occupant(r.layout.dir)
+	if err != nil {
+		return r.explain(err)
+	}
+	if held == occupied && !r.o.Force {
+		return r.s.fail("restore", relight.CodeUsage, "salvage it first if it may hold newer commits; then force the restore, which renames it aside, or choose another directory",
+			"%s is occupied (%s)", r.layout.dir, what)
+	}
+	need := r.layout.bytes + 4*r.plan.Base.Facts.SegmentSize
+	have, err := host.FreeSpace(r.layout.dir)
+	if err != nil {
+		return err
+	}
+	if have < need {
+		return r.s.fail("restore", relight.CodeFailed, "free some space or restore into another directory; what is there is never deleted",
+			"%s has %d MB free and needs %d MB", r.layout.dir, have>>20, need>>20)
+	}
+	return nil
+}
+
+// verifyBefore reads everything that the restore will read.
+func (r *restore) verifyBefore(ctx context.Context) error {
+	if err := r.r.VerifySnapshot(ctx, r.man, workers(r.o.Workers), r.o.Progress); err != nil {
+		return r.s.fail("verify before restoring", relight.CodeVerification, "use another snapshot or another repository; the target was not touched", "%w", err)
+	}
+	source := newPlannedWAL(r.r, r.s.c.Name, r.plan)
+	for i, name := range source.names() {
+		if err := source.read(ctx, name, io.Discard); err != nil {
+			return r.s.fail("verify before restoring", relight.CodeVerification, "use another target or another repository; the target was not touched", "WAL segment %s: %w", name, err)
+		}
+		r.report("verify WAL", int64(i+1), int64(len(source.names())), "segments")
+	}
+	return nil
+}
+
+func (r *restore) report(phase string, done, total int64, unit string) {
+	if r.o.Progress != nil {
+		r.o.Progress(relight.Progress{Phase: phase, Done: done, Total: total, Unit: unit})
+	}
+}
+
+// failed records the verdict in the directory, which stays as it is, its server stopped.
+func (r *restore) failed(err error) error {
+	r.state.Progress, r.state.Why = restoreFailed, err.Error()
+	if werr := r.state.write(r.layout.dir); werr != nil {
+		r.s.log.Warn("the failed restore could not be marked", "error", werr)
+	}
+	return fmt.Errorf("restore store %s into %s: %w", r.s.c.Name, r.layout.dir, err)
+}
+
+func (r *restore) finish() error {
+	r.state.Progress, r.state.Finished, r.state.Restored = restoreDone, r.clock().UTC(), &r.out
+	if err := r.state.write(r.layout.dir); err != nil {
+		return err
+	}
+	r.s.log.Info("restored", "directory", r.layout.dir, "reached", r.out.Reached.LSN.String(), "timeline", int(r.out.NewLine),
+		slog.Time("last_commit", r.out.LastCommit))
+	return nil
+}

@@ -1,0 +1,286 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/toolboxai/relight"
+	"github.com/toolboxai/relight/host"
+	"github.com/toolboxai/relight/repo"
+)
+
+// makeRoom empties our own half restore, or renames what is there aside. Nothing that relight did not write is deleted.
+func (r *restore) makeRoom(ctx context.Context) error {
+	held, _, err := occupant(r.layout.dir)
+	if err != nil {
+		return r.explain(err)
+	}
+	suffix := ".damaged-" + r.clock().UTC().Format("20060102T150405Z")
+	switch held {
+	case unfinished:
+		if err := r.dropOwn(); err != nil {
+			return err
+		}
+	case occupied:
+		aside := r.layout.dir + suffix
+		if err := host.Move(r.layout.dir, aside); err != nil {
+			return r.explain(err)
+		}
+		r.out.SetAside = aside
+		r.s.log.Info("what was there is set aside", "directory", aside)
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := r.makeDir(r.layout.dir, r.plan.Base.Facts.DirMode); err != nil {
+		return r.explain(err)
+	}
+	r.state.Progress = restoreCopying
+	if err := r.state.write(r.layout.dir); err != nil {
+		return r.explain(err)
+	}
+	return r.makeSpaces(suffix)
+}
+
+// dropOwn removes a half restore, its state file last, so that it stays recognisable until it is gone.
+func (r *restore) dropOwn() error {
+	entries, err := os.ReadDir(r.layout.dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if e.Name() == stateFile || e.Name() == "lost+found" {
+			continue
+		}
+		if err := os.RemoveAll(filepath.Join(r.layout.dir, e.Name())); err != nil {
+			return fmt.Errorf("remove the unfinished restore: %w", err)
+		}
+	}
+	return nil
+}
+
+// makeSpaces makes the tablespaces' places. A version directory that is there is set aside, or removed if the half restore of
+// before made it.
+func (r *restore) makeSpaces(suffix string) error {
+	for _, sp := range r.layout.spaces {
+		if err := r.makeDir(sp.Place, 0o700); err != nil {
+			return r.explain(err)
+		}
+		inner := filepath.Join(sp.Place, r.layout.versionDir())
+		if !exists(inner) {
+			continue
+		}
+		if exists(filepath.Join(inner, stateFile)) {
+			if err := os.RemoveAll(inner); err != nil {
+				return err
+			}
+			continue
+		}
+		if !r.o.Force {
+			return r.s.fail("restore", relight.CodeUsage, "map the tablespace to another place, or force the restore, which renames it aside", "tablespace %s is occupied at %s", sp.Name, inner)
+		}
+		if err := host.Move(inner, inner+suffix); err != nil {
+			return r.explain(err)
+		}
+	}
+	return nil
+}
+
+func (r *restore) makeDir(path string, mode fs.FileMode) error {
+	if mode == 0 {
+		mode = 0o700
+	}
+	if err := os.MkdirAll(path, mode); err != nil {
+		return err
+	}
+	if err := os.Chmod(path, mode); err != nil {
+		return err
+	}
+	return r.own(path)
+}
+
+func (r *restore) own(path string) error {
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	return os.Lchown(path, int(r.owner.UID), int(r.owner.GID))
+}
+
+// copyFiles writes the base backup. Directories come first, by the order of entries; pg_control comes last, under a temporary name,
+// after everything else is on disk: until then no server can start from the directory.
+func (r *restore) copyFiles(ctx context.Context) error {
+	group, gctx := errgroup.WithContext(ctx)
+	group.SetLimit(workers(r.o.Workers))
+	var control *repo.Entry
+	var done atomic.Int64
+	err := r.m.Entries(gctx, r.man, func(e repo.Entry) error {
+		switch {
+		case e.Path == ".":
+			return nil
+		case e.Path == controlName:
+			control = &e
+			return nil
+		case e.Mode.IsDir():
+			return r.addDir(e)
+		case e.Mode&fs.ModeSymlink != 0:
+			return r.addLink(e)
+		case e.Path == mapName && r.layout.moved():
+			return r.addText(e, r.layout.spaceMap())
+		}
+		group.Go(func() error {
+			if err := r.addFile(gctx, e, r.layout.to(e.Path)); err != nil {
+				return err
+			}
+			r.report("copy", done.Add(e.Size), r.layout.bytes, "bytes")
+			return nil
+		})
+		return gctx.Err()
+	})
+	if werr := group.Wait(); werr != nil {
+		return werr // the cause; err is only that the list was given up
+	}
+	if err != nil {
+		return err
+	}
+	if control == nil || !exists(filepath.Join(r.layout.dir, labelName)) {
+		return r.s.fail("restore", relight.CodeVerification, "use another snapshot", "snapshot %s lacks pg_control or backup_label", r.man.ID)
+	}
+	return r.seal(ctx, *control)
+}
+
+func (r *restore) addDir(e repo.Entry) error {
+	path := r.layout.to(e.Path)
+	if err := os.Mkdir(path, e.Mode.Perm()); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	if err := os.Chmod(path, e.Mode.Perm()); err != nil {
+		return err
+	}
+	if tablespaceVersion(e.Path) { // marks it as ours, should we have to begin again
+		if err := os.WriteFile(filepath.Join(path, stateFile), nil, 0o600); err != nil {
+			return err
+		}
+	}
+	return r.own(path)
+}
+
+// tablespaceVersion tells whether p is pg_tblspc/<oid>/PG_….
+func tablespaceVersion(p string) bool { return tablespaceRoot(filepath.Dir(p)) }
+
+func (r *restore) addLink(e repo.Entry) error {
+	path := filepath.Join(r.layout.dir, e.Path)
+	if err := os.Symlink(r.layout.link(e), path); err != nil {
+		return err
+	}
+	return r.own(path)
+}
+
+func (r *restore) addText(e repo.Entry, text string) error {
+	path := filepath.Join(r.layout.dir, e.Path)
+	if err := os.WriteFile(path, []byte(text), e.Mode.Perm()); err != nil {
+		return err
+	}
+	return r.own(path)
+}
+
+func (r *restore) addFile(ctx context.Context, e repo.Entry, path string) (err error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, e.Mode.Perm())
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	if err := r.r.Restore(ctx, r.man, e, f); err != nil {
+		return err
+	}
+	if err := f.Chmod(e.Mode.Perm()); err != nil {
+		return err
+	}
+	return r.own(path)
+}
+
+// seal makes everything durable and then, only then, puts pg_control in place.
+func (r *restore) seal(ctx context.Context, e repo.Entry) error {
+	if err := r.dropResidue(); err != nil {
+		return err
+	}
+	places := []string{r.layout.dir}
+	for _, sp := range r.layout.spaces {
+		places = append(places, sp.Place)
+		marker := filepath.Join(sp.Place, r.layout.versionDir(), stateFile)
+		defer func() { _ = os.Remove(marker) }()
+	}
+	temp := filepath.Join(r.layout.dir, controlName+".relight")
+	if err := r.addFile(ctx, e, temp); err != nil {
+		return err
+	}
+	for _, p := range places {
+		if err := host.SyncFS(p); err != nil {
+			return err
+		}
+	}
+	r.out.Files, r.out.Bytes = r.layout.files, r.layout.bytes
+	if err := os.Rename(temp, filepath.Join(r.layout.dir, controlName)); err != nil {
+		return err
+	}
+	return host.SyncDir(filepath.Join(r.layout.dir, "global"))
+}
+
+// dropResidue removes what would make the recovered server a standby, or send it to the source's archive, once it is
+// started by others: signal files, and recovery settings of ALTER SYSTEM.
+func (r *restore) dropResidue() error {
+	for _, name := range []string{"standby.signal", "recovery.signal", "postmaster.pid"} {
+		if err := removeIfThere(filepath.Join(r.layout.dir, name)); err != nil {
+			return err
+		}
+	}
+	path := filepath.Join(r.layout.dir, "postgresql.auto.conf")
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	kept, dropped := withoutRecovery(string(b))
+	if len(dropped) == 0 {
+		return nil
+	}
+	r.s.log.Info("recovery settings of the source are left out", "settings", strings.Join(dropped, ", "))
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	if err := host.WriteFileDurable(path, []byte(kept), info.Mode().Perm()); err != nil {
+		return err
+	}
+	return r.own(path)
+}
+
+// withoutRecovery drops the lines that set anything about recovery.
+func withoutRecovery(text string) (kept string, dropped []string) {
+	var b strings.Builder
+	for line := range strings.Lines(text) {
+		name, _, _ := strings.Cut(strings.TrimSpace(line), "=")
+		name = strings.ToLower(strings.TrimSpace(name))
+		switch {
+		case strings.HasPrefix(name, "recovery_"), name == "restore_command", name == "archive_cleanup_command",
+			name == "primary_conninfo", name == "primary_slot_name", name == "promote_trigger_file":
+			dropped = append(dropped, name)
+		default:
+			b.WriteString(line)
+		}
+	}
+	return b.String(), dropped
+}
+
+// stamp is a time as a server reads it, always with its offset, cut to the server's microseconds.
+func stamp(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05.999999") + "+00" }

@@ -1,0 +1,211 @@
+package postgres
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/toolboxai/relight"
+	"github.com/toolboxai/relight/host"
+)
+
+// Progress of a restore into a directory, as its state file says.
+const (
+	restoreCopying   = "copying"   // files are coming in; there is no pg_control
+	restoreReplaying = "replaying" // a server replays WAL
+	restoreFailed    = "failed"    // it ended with a verdict against it
+	restoreDone      = "done"
+)
+
+// restoreState is the state file of a restored directory. It makes a restore repeatable: a directory that says of itself
+// that it is half restored may be emptied and filled again.
+type restoreState struct {
+	Point    relight.RecoveryPoint `json:"point"`
+	Snapshot relight.SnapshotID    `json:"snapshot"`
+	System   relight.SystemID      `json:"system"`
+	Progress string                `json:"progress"`
+	Started  time.Time             `json:"started"`
+	Finished time.Time             `json:"finished,omitzero"`
+	Restored *relight.Restored     `json:"restored,omitempty"`
+	Why      string                `json:"why,omitempty"`
+}
+
+func readState(dir string) (restoreState, error) {
+	var st restoreState
+	b, err := os.ReadFile(filepath.Join(dir, stateFile))
+	if err != nil {
+		return st, err
+	}
+	if err := json.Unmarshal(b, &st); err != nil {
+		return st, fmt.Errorf("%s: %w", filepath.Join(dir, stateFile), err)
+	}
+	return st, nil
+}
+
+func (st restoreState) write(dir string) error {
+	b, err := json.MarshalIndent(st, "", "  ")
+	if err != nil {
+		return err
+	}
+	return host.WriteFileDurable(filepath.Join(dir, stateFile), append(b, '\n'), 0o644)
+}
+
+// Restoration says how far a restore of one point into a directory has come.
+type Restoration struct {
+	State    string            // "done", "not-done", "unknown"
+	Detail   string            // for people
+	Restored *relight.Restored // when done
+	Finished time.Time         // when done
+}
+
+// RestoreState tells whether dir holds the finished restore of exactly this point. It only reads. Of an unfinished
+// one it says not-done: restoring again is safe, as long as nobody else is at it, which is unknown.
+func RestoreState(dir string, p relight.RecoveryPoint) (Restoration, error) {
+	st, err := readState(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return Restoration{State: "not-done", Detail: "no restore was begun in " + dir}, nil
+	}
+	if err != nil {
+		return Restoration{}, err
+	}
+	lock, err := host.Lock(lockPath(dir), "looking at "+dir, time.Now)
+	if relight.CodeOf(err) == relight.CodeLeaseHeld {
+		return Restoration{State: "unknown", Detail: err.Error()}, nil
+	}
+	if err != nil {
+		return Restoration{}, err
+	}
+	defer func() { _ = lock.Unlock() }()
+	if st.Progress != restoreDone || !samePoint(st.Point, p) {
+		return Restoration{State: "not-done", Detail: fmt.Sprintf("%s of %s in %s is %s", st.Point.Target, st.Point.Store, dir, st.Progress)}, nil
+	}
+	c, err := readControl(dir)
+	if err != nil || c.System != st.System {
+		return Restoration{State: "unknown", Detail: "the restore was finished, and pg_control is not what it left"}, nil
+	}
+	return Restoration{State: "done", Detail: "restored at " + st.Finished.Format(time.RFC3339), Restored: st.Restored, Finished: st.Finished}, nil
+}
+
+func samePoint(a, b relight.RecoveryPoint) bool {
+	at, bt := a.Target.Time, b.Target.Time
+	a.Target.Time, b.Target.Time = time.Time{}, time.Time{}
+	return a == b && at.Equal(bt)
+}
+
+// lockPath is the kernel lock of a data directory: beside it, so that it survives renames of the directory.
+func lockPath(dir string) string {
+	return filepath.Join(filepath.Dir(filepath.Clean(dir)), "."+filepath.Base(dir)+".relight-lock")
+}
+
+// occupancy is what a target directory holds.
+type occupancy int
+
+const (
+	vacant     occupancy = iota // absent or empty
+	unfinished                  // our own half restore: may be emptied
+	occupied                    // someone's data
+)
+
+// occupant looks at a directory.
+func occupant(dir string) (occupancy, string, error) {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && len(entries) == 0 {
+		return vacant, "", nil
+	}
+	if err != nil {
+		return occupied, "", err
+	}
+	if len(entries) == 1 && entries[0].Name() == "lost+found" {
+		return vacant, "", nil
+	}
+	st, serr := readState(dir)
+	c, cerr := readControl(dir)
+	switch {
+	case serr == nil && st.Progress != restoreDone && (errors.Is(cerr, fs.ErrNotExist) || cerr == nil && neverPromoted(c)):
+		return unfinished, "", nil
+	case cerr == nil:
+		return occupied, fmt.Sprintf("cluster %s, %s, last written %s", c.System, c.State, c.Time.Format(time.RFC3339)), nil
+	}
+	return occupied, "files that are no whole cluster", nil
+}
+
+func neverPromoted(c control) bool {
+	return c.State == stateArchiveRecovery || c.State == stateShutdownInRecovery || c.State == stateStartup || c.State == stateCrashRecovery
+}
+
+// running tells which process works on a data directory: the server of its pid file, or any process that stands in it, as all
+// of a server's processes do. 0: none.
+func running(dir string) (int, error) {
+	real, err := filepath.EvalSymlinks(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	if pid := pidFile(dir); pid > 0 && standsIn(pid, real) {
+		return pid, nil
+	}
+	procs, err := os.ReadDir("/proc")
+	if err != nil {
+		return 0, err
+	}
+	for _, p := range procs {
+		pid, err := strconv.Atoi(p.Name())
+		if err == nil && standsIn(pid, real) && isPostgres(pid) {
+			return pid, nil
+		}
+	}
+	return 0, nil
+}
+
+func pidFile(dir string) int {
+	b, err := os.ReadFile(filepath.Join(dir, "postmaster.pid"))
+	if err != nil {
+		return 0
+	}
+	first, _, _ := strings.Cut(string(b), "\n")
+	pid, err := strconv.Atoi(strings.TrimSpace(first))
+	if err != nil {
+		return 0
+	}
+	return pid
+}
+
+// standsIn tells whether the process's working directory is dir; a process of another user cannot be seen by an ordinary one
+// and counts as elsewhere.
+func standsIn(pid int, dir string) bool {
+	cwd, err := os.Readlink(fmt.Sprintf("/proc/%d/cwd", pid))
+	return err == nil && cwd == dir
+}
+
+func isPostgres(pid int) bool {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+	return err == nil && strings.HasPrefix(strings.TrimSpace(string(b)), "postgres")
+}
+
+// awaitIdle waits a moment for the last processes of a dead server to go, and refuses when one stays.
+func (s *Store) awaitIdle(ctx context.Context, op, dir string) error {
+	for try := 0; ; try++ {
+		pid, err := running(dir)
+		if err != nil {
+			return fmt.Errorf("look for a server in %s: %w", dir, err)
+		}
+		if pid == 0 {
+			return nil
+		}
+		if try == 40 {
+			return s.fail(op, relight.CodeLeaseHeld, "stop the server first", "process %d works in %s", pid, dir)
+		}
+		if err := s.d.Sleep(ctx, 50*time.Millisecond); err != nil {
+			return err
+		}
+	}
+}
