@@ -19,7 +19,7 @@ type Invariant struct {
 	Name     string
 	Database string // "": the one of the store's connection
 	Query    string // SELECT with one row and one column
-	Expect   string // its text
+	Want     string // its text
 }
 
 // CheckOptions of a Check.
@@ -243,10 +243,10 @@ func ask(ctx context.Context, pg *pgx.Conn, inv Invariant) (relight.Verdict, str
 	if len(res.Rows) != 1 || len(res.Rows[0]) != 1 {
 		return relight.Failed, fmt.Sprintf("gave %d rows instead of one value", len(res.Rows)), nil
 	}
-	if got := string(res.Rows[0][0]); got != inv.Expect {
-		return relight.Failed, fmt.Sprintf("is %q and must be %q", got, inv.Expect), nil
+	if got := string(res.Rows[0][0]); got != inv.Want {
+		return relight.Failed, fmt.Sprintf("is %q and must be %q", got, inv.Want), nil
 	}
-	return relight.Passed, inv.Expect, nil
+	return relight.Passed, inv.Want, nil
 }
 
 // WorstOf is the verdict of several checks: failed before unknown before passed; skipped ones do not count.
