@@ -34,9 +34,6 @@ type Runner interface {
 	Start(ctx context.Context, c Command) (*Process, error)
 }
 
-// handleVariable marks what descends from a started process, wherever it wandered.
-const handleVariable = "RELIGHT_HANDLE"
-
 const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 // MinimalEnv is what every child gets: a path, a home and a locale that sorts and prints the same everywhere.
@@ -53,7 +50,7 @@ func (c Command) environment(token string) []string {
 		home = c.User.Home
 	}
 	all := append(MinimalEnv(home), c.Env...)
-	return dedupe(append(all, handleVariable+"="+token))
+	return dedupe(append(all, markVariable+"="+token))
 }
 
 // dedupe keeps the last assignment of each name, in the order of first appearance.

@@ -35,7 +35,7 @@ func (l *Local) StartDetached(ctx context.Context, c Command, d Detached) (relig
 	if err := l.enter(); err != nil {
 		return relight.Handle{}, c.failed(err, "")
 	}
-	key, err := l.spawn(cmd, true)
+	key, err := l.spawn(cmd, token, true)
 	if err != nil {
 		l.wait.Done()
 		return relight.Handle{}, c.failed(err, "")

@@ -18,9 +18,9 @@ import (
 	"github.com/toolboxai/relight"
 )
 
-// gate waits for a word on descriptor 3 and then becomes the program. When relight dies before it spoke, read fails
-// and the program never runs.
-const gate = `read -r go <&3 || exit 125; exec "$@" 3<&-`
+// gate waits for a word on descriptor 4 and then becomes the program. When relight dies before it spoke, read fails
+// and the program never runs. Descriptor 3 is the mark.
+const gate = `read -r go <&4 || exit 125; exec "$@" 4<&-`
 
 const pipesLinger = 2 * time.Second // for output of a child whose own children keep its pipes open
 
@@ -109,7 +109,7 @@ func (l *Local) Start(ctx context.Context, c Command) (*Process, error) {
 	if err := l.enter(); err != nil {
 		return nil, c.failed(err, "")
 	}
-	open, err := l.spawn(cmd, c.Started != nil)
+	open, err := l.spawn(cmd, token, c.Started != nil)
 	if err != nil {
 		l.wait.Done()
 		return nil, c.failed(err, "")
@@ -163,7 +163,13 @@ func (l *Local) prepare(c Command) (*exec.Cmd, string, error) {
 
 // spawn creates the process on the parent thread, behind a gate if one is asked for; closing or writing to the result
 // decides what the gate does.
-func (l *Local) spawn(cmd *exec.Cmd, gated bool) (*gateKey, error) {
+func (l *Local) spawn(cmd *exec.Cmd, token string, gated bool) (*gateKey, error) {
+	mark, err := makeMark(token)
+	if err != nil {
+		return nil, err
+	}
+	defer mark.Close()
+	cmd.ExtraFiles = []*os.File{mark}
 	key := &gateKey{}
 	if gated {
 		r, w, err := os.Pipe()
@@ -174,7 +180,7 @@ func (l *Local) spawn(cmd *exec.Cmd, gated bool) (*gateKey, error) {
 		key.w = w
 		cmd.Args = append([]string{"/bin/sh", "-c", gate, "relight-gate", cmd.Path}, cmd.Args[1:]...)
 		cmd.Path = "/bin/sh"
-		cmd.ExtraFiles = []*os.File{r}
+		cmd.ExtraFiles = append(cmd.ExtraFiles, r)
 	}
 	result := make(chan error, 1)
 	l.starts <- func() { result <- cmd.Start() }

@@ -304,6 +304,56 @@ func TestStartRefusals(t *testing.T) {
 	}
 }
 
+// A descendant may lose one mark and still be found: env -i takes the environment, closing descriptor 3 takes the file.
+func TestEitherMarkFindsADescendant(t *testing.T) {
+	t.Parallel()
+	for name, script := range map[string]string{"descriptor": "setsid env -i ", "environment": "exec 3<&-; setsid "} {
+		l, ctx, up := local(t), within(t), filepath.Join(t.TempDir(), "up")
+		script += `sh -c 'echo up >"$0"; exec sleep 300' "$0" & while ! [ -s "$0" ]; do :; done`
+		p, err := l.Start(ctx, host.Command{Argv: []string{"sh", "-c", script, up}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := p.Wait(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if alive, err := host.Alive(p.Handle()); err != nil || !alive {
+			t.Errorf("%s: alive=%v, %v", name, alive, err)
+		}
+		if err := host.End(ctx, p.Handle(), time.Second); err != nil {
+			t.Error(name, err)
+		}
+		if alive, _ := host.Alive(p.Handle()); alive {
+			t.Error(name, "is still alive")
+		}
+	}
+}
+
+func TestSignalReachesOnlyTheProcessItself(t *testing.T) {
+	t.Parallel()
+	l, ctx := local(t), within(t)
+	var out syncBuffer
+	p, err := l.Start(ctx, host.Command{Argv: []string{"sh", "-c", `setsid sleep 300 & trap 'echo got' HUP; echo up; wait; wait`}, Stdout: &out})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for !strings.Contains(out.String(), "up") {
+		time.Sleep(5 * time.Millisecond)
+	}
+	if err := host.Signal(p.Handle(), syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	for !strings.Contains(out.String(), "got") && ctx.Err() == nil {
+		time.Sleep(5 * time.Millisecond)
+	}
+	if err := p.Stop(ctx, time.Second); err != nil {
+		t.Fatal(err)
+	}
+	if err := host.Signal(p.Handle(), syscall.SIGHUP); err != nil {
+		t.Fatal("a signal to the dead:", err)
+	}
+}
+
 // A goroutine that ends its thread must not take children along: this is what the locked thread is for.
 func TestChildSurvivesTheThreadOfItsCaller(t *testing.T) {
 	t.Parallel()

@@ -106,3 +106,22 @@ func TestOneOfManyWins(t *testing.T) {
 		t.Fatalf("%d winners", wins.Load())
 	}
 }
+
+func TestSeizedLeaseFencesItsLivingOwner(t *testing.T) {
+	t.Parallel()
+	j, _ := fresh(t)
+	old, err := j.Acquire(t.Context(), "run/r-1", owner(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := j.Seize(t.Context(), "run/r-1", owner(2))
+	if err != nil || l.Epoch != 2 {
+		t.Fatal(l, err)
+	}
+	if _, err := j.Append(t.Context(), event("r-1", "x", 1), journal.Expect{}.Under(old)); !errors.Is(err, journal.ErrStale) {
+		t.Fatal(err)
+	}
+	if _, err := j.Append(t.Context(), event("r-1", "x", 1), journal.Expect{}.Under(l)); err != nil {
+		t.Fatal(err)
+	}
+}
