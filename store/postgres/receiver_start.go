@@ -1,0 +1,173 @@
+package postgres
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/toolboxai/relight"
+	"github.com/toolboxai/relight/store/postgres/replication"
+	"github.com/toolboxai/relight/store/postgres/walfile"
+)
+
+// chooseStart decides where to stream: on from the spool where the server's history allows it, else from where the slot begins.
+//
+//  1. The spool ends at a position of a timeline that the server's history contains: go on there.
+//  2. The server's history left that timeline before the spool's end (point-in-time recovery): the spooled stretch is complete; go on with the
+//     timeline that followed, from the segment in which it branched off.
+//  3. The server no longer has that WAL, or the spool is empty: begin at the slot's segment. What lies between is a gap.
+func (r *Receiver) chooseStart(ctx context.Context, conn *replication.Conn, sp *spool, sys replication.System, slot slotState) (*stretch, error) {
+	path, texts, err := r.serverPath(ctx, conn, sys)
+	if err != nil {
+		return nil, err
+	}
+	last := r.tape.last()
+	if last == nil {
+		return r.firstStretch(ctx, sp, path, texts, slot)
+	}
+	if last.removed {
+		return r.behindGap(sp, path, texts, slot, last)
+	}
+	branch, ok := walfile.Find(path, last.tl)
+	at := r.tape.view(last, 0).synced
+	if ok && at <= branch.End {
+		return last, nil
+	}
+	follow, ok := branchAfter(path, last.tl)
+	if !ok {
+		return nil, errHard{receiveError(r.o.Store, relight.CodeFailed, "the server was restored from another history: compare the timelines, then move the spool away",
+			fmt.Errorf("the spool holds timeline %d up to %s, which is no ancestor of the server's timeline %d", last.tl, at, sys.Timeline))}
+	}
+	r.send(Notice{Kind: NoticeTimeline, Message: fmt.Sprintf("the server branched off timeline %d at %s, before its end %s: it is on timeline %d", last.tl, follow.Begin, at, sys.Timeline)})
+	st := newStretch(follow.Timeline, r.segmentStart(sp, follow.Begin), texts)
+	return st, r.begin(sp, st)
+}
+
+func newStretch(tl relight.TimelineID, begin relight.LSN, texts map[relight.TimelineID][]byte) *stretch {
+	return &stretch{tl: tl, begin: begin, written: begin, synced: begin, history: texts[tl]}
+}
+
+// branchAfter gives the branch of path that begins where the WAL of tl, or of the newest timeline before it, was left.
+func branchAfter(path []walfile.Branch, tl relight.TimelineID) (walfile.Branch, bool) {
+	for _, b := range path {
+		if b.Timeline > tl {
+			return b, true
+		}
+	}
+	return walfile.Branch{}, false
+}
+
+// serverPath reads the history of the server's timeline and those of its ancestors.
+func (r *Receiver) serverPath(ctx context.Context, conn *replication.Conn, sys replication.System) ([]walfile.Branch, map[relight.TimelineID][]byte, error) {
+	texts := map[relight.TimelineID][]byte{}
+	if sys.Timeline == 1 {
+		return []walfile.Branch{{Timeline: 1, End: walfile.MaxLSN}}, texts, nil
+	}
+	text, err := conn.History(ctx, sys.Timeline)
+	if err != nil {
+		return nil, nil, err
+	}
+	texts[sys.Timeline] = text
+	path, err := walfile.ParseHistory(sys.Timeline, string(text))
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, b := range path[:len(path)-1] {
+		if b.Timeline == 1 {
+			continue
+		}
+		older, err := conn.History(ctx, b.Timeline)
+		if err != nil { // an old history may be gone; the newest contains it
+			r.log.Warn("an ancestor's history cannot be fetched", "timeline", b.Timeline, "error", err)
+			older = ancestorHistory(text, b.Timeline)
+		}
+		texts[b.Timeline] = older
+	}
+	return path, texts, ctx.Err()
+}
+
+// ancestorHistory makes the history of an ancestor from a descendant's: the lines of what came before it.
+func ancestorHistory(text []byte, tl relight.TimelineID) []byte {
+	var out []byte
+	for line := range bytes.Lines(text) {
+		var id uint32
+		if n, _ := fmt.Sscanf(string(line), "%d", &id); n == 1 && relight.TimelineID(id) < tl {
+			out = append(out, line...)
+		}
+	}
+	return out
+}
+
+// firstStretch begins with an empty spool.
+func (r *Receiver) firstStretch(ctx context.Context, sp *spool, path []walfile.Branch, texts map[relight.TimelineID][]byte, slot slotState) (*stretch, error) {
+	branch, ok := walfile.At(path, slot.restart)
+	if !ok {
+		return nil, fmt.Errorf("slot %s at %s lies on no timeline of the server", r.o.Slot, slot.restart)
+	}
+	st := newStretch(branch.Timeline, r.segmentStart(sp, slot.restart), texts)
+	return st, r.begin(sp, st)
+}
+
+// behindGap goes on where the server still has WAL, and says what is lost.
+func (r *Receiver) behindGap(sp *spool, path []walfile.Branch, texts map[relight.TimelineID][]byte, slot slotState, last *stretch) (*stretch, error) {
+	branch, ok := walfile.At(path, slot.restart)
+	begin := r.segmentStart(sp, slot.restart)
+	end := r.tape.view(last, 0).synced
+	if !ok || begin <= end {
+		return nil, fmt.Errorf("WAL after %s of timeline %d is gone from the server and slot %s does not begin behind it", end, last.tl, r.o.Slot)
+	}
+	gap := &relight.Gap{Timeline: branch.Timeline, From: end, To: begin, Why: fmt.Sprintf("the server removed the WAL before slot %s could retain it", r.o.Slot)}
+	st := newStretch(branch.Timeline, begin, texts)
+	st.gap = gap
+	if err := r.begin(sp, st); err != nil {
+		return nil, err
+	}
+	r.needBase(*gap)
+	return st, nil
+}
+
+// needBase tells that only a new base backup makes moments after a gap restorable.
+func (r *Receiver) needBase(gap relight.Gap) {
+	text := fmt.Sprintf("WAL from %s to %s of timeline %d is lost: moments after it need a new base backup", gap.From, gap.To, gap.Timeline)
+	r.trouble("WAL lost", text, 0)
+	r.send(Notice{Kind: NoticeNeedBase, Message: text, Gap: gap})
+}
+
+// BaseTaken ends the alarm that demanded a new base backup.
+func (r *Receiver) BaseTaken() { r.well("WAL lost") }
+
+// ensureSlot finds the slot that retains WAL, or makes it. One that the server has given up is made anew.
+func (r *Receiver) ensureSlot(ctx context.Context, conn *replication.Conn, c *controlConn) (slotState, error) {
+	slot, err := c.slot(ctx, r.o.Slot)
+	if err != nil {
+		return slot, err
+	}
+	if slot.exists && slot.kind != "physical" {
+		return slot, errHard{receiveError(r.o.Store, relight.CodeUsage, "give the store a slot name of its own", fmt.Errorf("slot %s is a %s one", r.o.Slot, slot.kind))}
+	}
+	if slot.exists && (slot.status == "lost" || slot.restart == 0) {
+		r.log.Warn("the server gave up the slot; it is made anew", "slot", r.o.Slot, "status", slot.status)
+		r.lostSlot(slot)
+		if err := c.dropSlot(ctx, r.o.Slot); err != nil {
+			return slot, err
+		}
+		slot.exists = false
+	}
+	if slot.exists {
+		return slot, nil
+	}
+	if err := conn.CreateSlot(ctx, r.o.Slot); err != nil {
+		return slot, err
+	}
+	slot, err = c.slot(ctx, r.o.Slot)
+	if err == nil && slot.restart == 0 {
+		err = errors.New("the new slot retains nothing")
+	}
+	return slot, err
+}
+
+// lostSlot: whether WAL is lost with it shows when the next segment is asked for.
+func (r *Receiver) lostSlot(s slotState) {
+	r.log.Warn("slot lost", "slot", r.o.Slot, "wal_status", s.status)
+}

@@ -1,0 +1,322 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/toolboxai/relight"
+	"github.com/toolboxai/relight/store/postgres/replication"
+	"github.com/toolboxai/relight/store/postgres/walfile"
+)
+
+// errHard marks what trying again cannot mend.
+type errHard struct{ error }
+
+func (e errHard) Unwrap() error { return e.error }
+
+// serverSource names the server in alarms.
+const serverSource = "server"
+
+// stream connects and follows, again and again, until ctx ends or going on would be wrong.
+func (r *Receiver) stream(ctx context.Context, sp *spool) error {
+	wait := 100 * time.Millisecond
+	for ctx.Err() == nil {
+		began := r.now()
+		err := r.session(ctx, sp)
+		if ctx.Err() != nil {
+			return nil
+		}
+		var hard errHard
+		if errors.As(err, &hard) {
+			return hard.error
+		}
+		if r.now().Sub(began) > time.Minute {
+			wait = 100 * time.Millisecond
+		}
+		if err != nil {
+			r.log.Warn("the stream ended", "error", err, "again_in", wait)
+			r.trouble(serverSource, err.Error(), r.o.AlarmAfter)
+		}
+		if sleepFor(ctx, wait) != nil {
+			return nil
+		}
+		wait = min(2*wait, 5*time.Second)
+	}
+	return nil
+}
+
+// session is one pair of connections: one for WAL, one for slot and clock.
+func (r *Receiver) session(ctx context.Context, sp *spool) (err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	conn, err := replication.Connect(ctx, r.o.Conn, "relight_"+r.o.Store, r.now)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close() }()
+	sys, err := r.identify(ctx, conn, sp)
+	if err != nil {
+		return err
+	}
+	control, err := r.openControl(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { control.close(context.WithoutCancel(ctx)) }()
+	slot, err := r.ensureSlot(ctx, conn, control)
+	if err != nil {
+		return err
+	}
+	st, err := r.chooseStart(ctx, conn, sp, sys, slot)
+	if err != nil {
+		return err
+	}
+	var group sync.WaitGroup
+	defer group.Wait()
+	defer cancel()
+	var controlErr error
+	group.Go(func() {
+		if controlErr = r.control(ctx, control); controlErr != nil {
+			cancel()
+		}
+	})
+	err = r.followTimelines(ctx, conn, sp, st)
+	cancel()
+	group.Wait()
+	if controlErr != nil && (err == nil || errors.Is(err, context.Canceled)) {
+		err = controlErr
+	}
+	return err
+}
+
+// identify checks that the server is the one whose WAL the spool holds.
+func (r *Receiver) identify(ctx context.Context, conn *replication.Conn, sp *spool) (replication.System, error) {
+	sys, err := conn.Identify(ctx)
+	if err != nil {
+		return sys, err
+	}
+	size, err := conn.SegmentSize(ctx)
+	if err != nil {
+		return sys, err
+	}
+	if conn.Version() < oldestVersion {
+		return sys, errHard{receiveError(r.o.Store, relight.CodeUsage, "PostgreSQL 15 is the oldest version that is supported",
+			fmt.Errorf("the server's version is %d", conn.Version()))}
+	}
+	r.mu.Lock()
+	r.segment = size
+	r.mu.Unlock()
+	err = sp.adopt(spoolIdentity{System: sys.ID, SegmentSize: size, Version: conn.Version()})
+	if err != nil {
+		return sys, errHard{receiveError(r.o.Store, relight.CodeUsage, "check which server the store names; if the cluster was made anew on purpose, move the spool away", err)}
+	}
+	return sys, nil
+}
+
+// followTimelines streams st, and whatever timeline the server goes on to.
+func (r *Receiver) followTimelines(ctx context.Context, conn *replication.Conn, sp *spool, st *stretch) error {
+	for {
+		next, err := r.followStretch(ctx, conn, sp, st)
+		if err != nil {
+			return err
+		}
+		history, err := conn.History(ctx, next.Next)
+		if err != nil {
+			return fmt.Errorf("fetch the history of timeline %d: %w", next.Next, err)
+		}
+		if at := r.tape.view(st, 0).synced; at < next.At {
+			return fmt.Errorf("the server left timeline %d at %s, and only %s came", st.tl, next.At, at)
+		}
+		r.send(Notice{Kind: NoticeTimeline, Message: fmt.Sprintf("the server went from timeline %d to %d at %s", st.tl, next.Next, next.At)})
+		begin := walfile.SegmentStart(next.At, sp.identity().SegmentSize)
+		st = &stretch{tl: next.Next, begin: begin, written: begin, synced: begin, history: history}
+		if err := r.begin(sp, st); err != nil {
+			return err
+		}
+	}
+}
+
+// begin puts a new stretch on the tape, history and gap being durable first.
+func (r *Receiver) begin(sp *spool, st *stretch) error {
+	if err := sp.remember(st); err != nil {
+		return err
+	}
+	r.tape.add(st)
+	return nil
+}
+
+// followStretch streams one timeline until the server says that it is complete.
+func (r *Receiver) followStretch(ctx context.Context, conn *replication.Conn, sp *spool, st *stretch) (next replication.Message, err error) {
+	from := r.resume(st)
+	ended, err := conn.Start(ctx, from, st.tl)
+	if err != nil {
+		return next, r.classify(st, err)
+	}
+	if ended != nil {
+		return *ended, nil
+	}
+	r.log.Info("streaming", "timeline", st.tl, "from", from)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer conn.Guard(ctx)()
+	w := sp.writer(st, from)
+	var group sync.WaitGroup
+	var syncErr error
+	dirty := make(chan struct{}, 1)
+	asked := make(chan struct{}, 1)
+	group.Go(func() {
+		if syncErr = r.syncing(ctx, conn, st, w, dirty, asked); syncErr != nil {
+			cancel()
+		}
+	})
+	next, err = r.receive(ctx, conn, sp, st, w, dirty, asked)
+	cancel()
+	group.Wait()
+	if syncErr != nil {
+		err = syncErr
+	}
+	if err == nil {
+		err = r.settle(st, w)
+	}
+	return next, errors.Join(r.classify(st, err), w.close())
+}
+
+// resume gives the position from which to stream: bytes that were written but never synced are asked for again.
+func (r *Receiver) resume(st *stretch) (from relight.LSN) {
+	r.tape.update(func() {
+		st.written = st.synced
+		from = st.synced
+	})
+	return from
+}
+
+// receive writes what comes until the timeline ends.
+func (r *Receiver) receive(ctx context.Context, conn *replication.Conn, sp *spool, st *stretch, w *spoolWriter, dirty, asked chan struct{}) (replication.Message, error) {
+	for {
+		if err := r.room(ctx, sp); err != nil {
+			return replication.Message{}, err
+		}
+		m, err := conn.Receive()
+		if err != nil {
+			if ctx.Err() != nil {
+				err = ctx.Err()
+			}
+			return m, err
+		}
+		r.well(serverSource)
+		switch m.Kind {
+		case replication.Ended:
+			return m, nil
+		case replication.Keepalive:
+			if m.Reply {
+				signal(asked)
+			}
+		case replication.Data:
+			if err := w.write(m.Start, m.Bytes); err != nil {
+				return m, err
+			}
+			r.tape.mark(st, w.pos)
+			signal(dirty)
+		}
+	}
+}
+
+func signal(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// mark notes how far bytes are written, without waking anybody: only synced bytes are of use to others.
+func (t *tape) mark(st *stretch, written relight.LSN) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	st.written = written
+}
+
+// room blocks while the spool is full. The connection stays up, because syncing answers the server; the slot retains WAL there.
+func (r *Receiver) room(ctx context.Context, sp *spool) error {
+	if sp.used() < r.o.SpoolLimit {
+		return nil
+	}
+	text := fmt.Sprintf("%d bytes are waiting for a repository and the limit is %d: reading has stopped, the slot %s retains WAL on the server", sp.used(), r.o.SpoolLimit, r.o.Slot)
+	r.send(Notice{Kind: NoticeSpoolFull, Message: text})
+	r.trouble("spool full", text, 0)
+	err := r.tape.wait(ctx, func() bool { return sp.used() < r.o.SpoolLimit-r.o.SpoolLimit/10 })
+	r.well("spool full")
+	return err
+}
+
+// statusEvery is how often the server hears of us when nothing happens; it gives up after wal_sender_timeout, a minute by default.
+const statusEvery = 5 * time.Second
+
+// syncing makes received bytes durable and tells the server. It does not wait for the socket to run dry: a status goes out after each fsync,
+// however much is still coming. Apply is always zero, for nothing is ever applied here.
+func (r *Receiver) syncing(ctx context.Context, conn *replication.Conn, st *stretch, w *spoolWriter, dirty, asked <-chan struct{}) error {
+	tick := time.NewTicker(statusEvery)
+	defer tick.Stop()
+	for {
+		var err error
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-dirty:
+			if err = r.settle(st, w); err != nil {
+				return err
+			}
+			if err = r.status(conn, st); err == nil {
+				err = sleepFor(ctx, r.o.SyncInterval)
+			}
+		case <-asked:
+			err = r.status(conn, st)
+		case <-tick.C:
+			err = r.status(conn, st)
+		}
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return err
+		}
+	}
+}
+
+// settle syncs what is written and publishes it.
+func (r *Receiver) settle(st *stretch, w *spoolWriter) error {
+	r.tape.mu.Lock()
+	written := st.written
+	r.tape.mu.Unlock()
+	if err := w.sync(); err != nil {
+		r.trouble("spool", err.Error(), 0)
+		return err
+	}
+	r.well("spool")
+	r.tape.update(func() { st.synced = max(st.synced, written) })
+	return nil
+}
+
+func (r *Receiver) status(conn *replication.Conn, st *stretch) error {
+	r.tape.mu.Lock()
+	written, synced := st.written, st.synced
+	r.tape.mu.Unlock()
+	return conn.Status(written, synced, 0)
+}
+
+// errRemoved says that the server no longer has the WAL that is needed.
+var errRemoved = errors.New("the server has removed WAL that no repository holds")
+
+// classify recognises the answer of a server that has removed the wanted segment; the next session then goes on behind the gap.
+func (r *Receiver) classify(st *stretch, err error) error {
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) && pg.Code == "58P01" {
+		r.tape.update(func() { st.removed = true })
+		return fmt.Errorf("%w: %w", errRemoved, err)
+	}
+	return err
+}

@@ -1,0 +1,147 @@
+package postgres
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/zeebo/blake3"
+
+	"github.com/toolboxai/relight"
+	"github.com/toolboxai/relight/store/postgres/walfile"
+)
+
+// The protocol of wal-get: the client sends "get <name>\n"; the server answers one line and, after "ok", the bytes.
+//
+//	ok <size> <BLAKE3 in hex>\n<bytes>
+//	absent\n
+//	error <what>\n
+const (
+	replyOK     = "ok"
+	replyAbsent = "absent"
+	replyError  = "error"
+)
+
+// answer serves one connection: one request.
+func (s *WALServer) answer(ctx context.Context, conn net.Conn, ahead chan<- walRequest) {
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	defer func() { _ = conn.Close() }()
+	line, err := bufio.NewReader(io.LimitReader(conn, 256)).ReadString('\n')
+	name, ok := strings.CutPrefix(strings.TrimSuffix(line, "\n"), "get ")
+	if err != nil || !ok {
+		return
+	}
+	path, err := s.persist(ctx, name)
+	if err == nil {
+		s.want(name, ahead)
+		err = s.send(conn, name, path)
+	}
+	s.note(name, err)
+	switch {
+	case err == nil:
+	case errors.Is(err, errAbsent):
+		_, _ = fmt.Fprintln(conn, replyAbsent)
+	default:
+		s.o.Log.Error("a recovering server could not be given WAL", "file", name, "error", err)
+		_, _ = fmt.Fprintln(conn, replyError, strings.ReplaceAll(err.Error(), "\n", "; "))
+	}
+}
+
+// persist fetches, and tries again what may be a passing fault.
+func (s *WALServer) persist(ctx context.Context, name string) (string, error) {
+	wait := 100 * time.Millisecond
+	for n := 1; ; n++ {
+		path, err := s.fetch(ctx, name)
+		if err == nil || errors.Is(err, errAbsent) || n >= s.o.Attempts || ctx.Err() != nil {
+			return path, err
+		}
+		s.o.Log.Warn("reading WAL failed", "file", name, "attempt", n, "error", err)
+		if werr := s.o.Wait(ctx, wait); werr != nil {
+			return "", errors.Join(err, werr)
+		}
+		wait = min(4*wait, 5*time.Second)
+	}
+}
+
+// send writes the header and the bytes of a cached file.
+func (s *WALServer) send(conn net.Conn, name, path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		s.cache.forget(name)
+		return fmt.Errorf("open a cached WAL file: %w", err)
+	}
+	defer func() { _ = f.Close() }()
+	h := blake3.New()
+	size, err := io.Copy(h, f)
+	if err == nil {
+		_, err = f.Seek(0, io.SeekStart)
+	}
+	if err != nil {
+		return fmt.Errorf("read a cached WAL file: %w", err)
+	}
+	// From here on an error cannot be told to the client any more: it counts bytes and compares the digest.
+	w := bufio.NewWriterSize(conn, 256<<10)
+	_, _ = fmt.Fprintf(w, "%s %d %x\n", replyOK, size, h.Sum(nil))
+	if _, err := io.Copy(w, f); err == nil && w.Flush() == nil {
+		s.cache.served(name)
+	}
+	return nil
+}
+
+// want asks for the segments that the server is going to need next.
+func (s *WALServer) want(name string, ahead chan<- walRequest) {
+	c := s.current()
+	if c.size == 0 {
+		return
+	}
+	n := max(1, min(32, int(s.o.CacheBytes/c.size)))
+	for _, next := range c.after(name, n) {
+		if s.cache.has(next) {
+			continue
+		}
+		select {
+		case ahead <- walRequest{name: next}:
+		default:
+			return // enough is under way
+		}
+	}
+}
+
+// fetchAhead fills the cache; a failure is left to the request itself, which tries again.
+func (s *WALServer) fetchAhead(ctx context.Context, ahead <-chan walRequest) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case r := <-ahead:
+			if s.cache.has(r.name) {
+				continue
+			}
+			if _, err := s.fetch(ctx, r.name); err != nil && ctx.Err() == nil {
+				s.o.Log.Debug("fetching WAL ahead failed", "file", r.name, "error", err)
+			}
+		}
+	}
+}
+
+func (s *WALServer) note(name string, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.last = name
+	switch {
+	case err == nil:
+		s.served++
+		if _, start, perr := walfile.ParseSegmentName(name, max(s.catalog.size, walfile.MinSegment)); perr == nil {
+			s.reached = max(s.reached, start+relight.LSN(s.catalog.size))
+		}
+	case !errors.Is(err, errAbsent):
+		s.failed = fmt.Errorf("WAL file %s: %w", name, err)
+	}
+}
