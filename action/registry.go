@@ -61,9 +61,18 @@ func (r *Registry) inNoun(name string) string {
 		}
 	}
 	if len(same) == 0 {
-		return "list the actions with: relight action list"
+		return "there are actions on " + strings.Join(r.nouns(), ", ")
 	}
 	return noun + " has " + strings.Join(same, ", ")
+}
+
+func (r *Registry) nouns() []string {
+	var nouns []string
+	for _, n := range r.names {
+		noun, _, _ := strings.Cut(n, ".")
+		nouns = append(nouns, noun)
+	}
+	return slices.Compact(nouns)
 }
 
 // Names lists the names, sorted.

@@ -89,6 +89,9 @@ func (g *graph) demandsOf(s *stepDraft) {
 	for _, o := range s.step.Choose.Options {
 		prev := ""
 		for _, id := range o.Steps {
+			if id == s.step.ID {
+				continue // reported by lintOptions
+			}
 			g.demanders[id] = append(g.demanders[id], demand{by: s.step.ID, option: o.ID, prev: prev})
 			prev = id
 		}

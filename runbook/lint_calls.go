@@ -33,7 +33,7 @@ func (d *draft) lintDanger(s *stepDraft) {
 }
 
 func (d *draft) undoStated(s *stepDraft, danger action.Danger, own bool) {
-	if !danger.Destructive() || s.step.Undo != nil || s.step.UndoNone || own {
+	if _, stated := s.keys["undo"]; stated || own || !danger.Destructive() {
 		return
 	}
 	d.suggest(s.where("danger"), "write undo: none if there is no way back",

@@ -63,7 +63,20 @@ func (f *faults) suggest(at pos, suggestion, format string, args ...any) {
 
 // unknown reports a word that is none of known.
 func (f *faults) unknown(at pos, what, word string, known []string) {
-	f.suggest(at, strings.TrimPrefix(action.DidYouMean(word, known), "; "), "there is no %s %q", what, word)
+	f.suggest(at, nearOrAll(word, known), "there is no %s %q", what, word)
+}
+
+// maxListed bounds how many words a message lists when none is near.
+const maxListed = 20
+
+func nearOrAll(word string, known []string) string {
+	if near := action.DidYouMean(word, known); near != "" {
+		return strings.TrimPrefix(near, "; ")
+	}
+	if len(known) == 0 || len(known) > maxListed {
+		return ""
+	}
+	return "there is " + strings.Join(known, ", ")
 }
 
 func (f *faults) sorted() Problems {

@@ -123,11 +123,7 @@ func (l *useLinter) unknownField(u use, fields []action.OutField, name, of strin
 	for _, f := range fields {
 		known = append(known, f.Name)
 	}
-	near := strings.TrimPrefix(action.DidYouMean(name, known), "; ")
-	if near == "" && len(known) > 0 {
-		near = "it has " + strings.Join(known, ", ")
-	}
-	l.suggest(u.at, near, "%s has no output %q", of, name)
+	l.suggest(u.at, nearOrAll(name, known), "%s has no output %q", of, name)
 }
 
 func named(names ...string) []action.OutField {

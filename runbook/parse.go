@@ -75,7 +75,9 @@ func parse(src []byte, name string) *draft {
 	}
 	src = bytes.ReplaceAll(bytes.TrimPrefix(src, []byte("\ufeff")), []byte("\r\n"), []byte("\n"))
 	front, lines := d.cutFront(string(src))
-	d.front(front)
+	if lines > 0 {
+		d.front(front)
+	}
 	for _, s := range d.readMarkdown(src, lines) {
 		d.section(s)
 	}

@@ -13,9 +13,10 @@ func (r *stepReader) action(name, with *yamlNode, role string, how use) *Call {
 		r.add(name.at, "do names no action")
 	}
 	d := callDraft{call: c, role: role, at: name.at, withAt: map[string]pos{}}
-	if with != nil && with.kind != yamlMap && with.value != nil {
+	nothing := with == nil || with.kind == yamlScalar && with.value == nil
+	if !nothing && with.kind != yamlMap {
 		r.add(with.at, "with is not a mapping of inputs to values")
-	} else if with != nil {
+	} else if !nothing {
 		c.With = map[string]Value{}
 		for _, k := range with.keys {
 			c.With[k.name] = r.value(k.value, k.name, how)
@@ -278,14 +279,17 @@ func (r *stepReader) named(n *yamlNode, v any, ids []string) {
 func (r *stepReader) wait(n *yamlNode) *Wait {
 	w := &Wait{}
 	if n.kind == yamlScalar {
-		w.For = r.duration(n, "wait")
-	} else if r.object(n, "wait", "for", "until", "every") {
-		w.For = r.duration(n.key("for"), "for")
-		w.Until = r.call(n.key("until"), "until", use{each: true})
-		w.Every = r.duration(n.key("every"), "every")
+		w.For = r.positive(n, "wait")
+		return w
 	}
+	if !r.object(n, "wait", "for", "until", "every") {
+		return w
+	}
+	w.For = r.positive(n.key("for"), "for")
+	w.Until = r.call(n.key("until"), "until", use{each: true})
+	w.Every = r.positive(n.key("every"), "every")
 	switch {
-	case w.For == 0 && w.Until == nil:
+	case n.key("for") == nil && n.key("until") == nil:
 		r.add(n.at, "wait says neither how long nor until what")
 	case w.Every != 0 && w.Until == nil:
 		r.add(n.at, "every belongs to until")

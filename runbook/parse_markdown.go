@@ -160,7 +160,7 @@ func (d *document) fenced(f *ast.FencedCodeBlock, top bool) {
 		d.add(at, "a step fence must stand at the left margin, outside of lists and quotes")
 	case info == "step":
 		d.stepFence(open, at)
-	case info != "sh" && action.Nearest(info, []string{"step"}) != "" || strings.HasPrefix(info, "step "):
+	case action.Nearest(info, []string{"step"}) != "" || strings.HasPrefix(info, "step "):
 		d.suggest(at, `did you mean "step"?`, "a fence is marked %q", info)
 	}
 }

@@ -121,10 +121,7 @@ func (r *stepReader) modifiers() {
 	st.When = r.expr(n.key("when"), use{})
 	st.Each = r.expr(n.key("each"), use{})
 	st.Retry = r.retry(n.key("retry"))
-	st.Timeout = r.duration(n.key("timeout"), "timeout")
-	if t := n.key("timeout"); t != nil && st.Timeout == 0 {
-		r.add(t.at, "the timeout leaves no time")
-	}
+	st.Timeout = r.positive(n.key("timeout"), "timeout")
 	r.s.stated = action.Danger(r.oneOf(n.key("danger"), "danger", action.Dangers()))
 	st.Danger = r.s.stated
 	st.Target = r.template(n.key("target"), use{each: true})

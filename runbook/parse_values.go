@@ -70,9 +70,23 @@ func (f *faults) duration(n *yamlNode, what string) time.Duration {
 	if n == nil {
 		return 0
 	}
-	d, err := parseDuration(f.text(n, what))
+	if n.kind != yamlScalar {
+		f.add(n.at, "%s is not a duration such as 90s, 15m or 2h", what)
+		return 0
+	}
+	d, err := parseDuration(asText(n.value))
 	if err != nil {
 		f.add(n.at, "%s: %s", what, err)
+	}
+	return d
+}
+
+// positive reads a duration that must leave some time.
+func (f *faults) positive(n *yamlNode, what string) time.Duration {
+	before := len(f.list)
+	d := f.duration(n, what)
+	if n != nil && d == 0 && len(f.list) == before {
+		f.add(n.at, "%s leaves no time", what)
 	}
 	return d
 }
@@ -141,10 +155,11 @@ func (n *yamlNode) within(offset int) pos {
 	if offset > len(text) {
 		offset = len(text)
 	}
-	switch line := strings.Count(text[:offset], "\n"); {
-	case n.block:
-		return pos{n.at.line + 1 + line, 1}
-	case line > 0:
+	line := strings.Count(text[:offset], "\n")
+	switch {
+	case n.block && n.indent >= 0:
+		return pos{n.at.line + 1 + line, n.indent + 1 + offset - (strings.LastIndex(text[:offset], "\n") + 1)}
+	case line > 0, n.block:
 		return n.at
 	case n.quoted:
 		return pos{n.at.line, n.at.column + 1 + offset}

@@ -25,6 +25,7 @@ type yamlNode struct {
 	kind   yamlKind
 	value  any // of a scalar: string, int64, float64, bool or nil
 	block  bool
+	indent int // of a block scalar's text; -1 when its lines are folded
 	quoted bool
 	keys   []yamlKey
 	items  []*yamlNode
@@ -88,7 +89,7 @@ func parseYAML(text string) (file *ast.File, err error) {
 			err = fmt.Errorf("the YAML cannot be read (%v)", r)
 		}
 	}()
-	return parser.ParseBytes([]byte(text), 0)
+	return parser.ParseBytes([]byte(text), 0, parser.AllowDuplicateMapKey())
 }
 
 func (r *yamlReader) syntax(err error, what string) {
@@ -130,8 +131,11 @@ func (r *yamlReader) node(n ast.Node, depth int) *yamlNode {
 			}
 		}
 		return out
+	case *ast.AnchorNode, *ast.AliasNode, *ast.TagNode:
+		r.add(out.at, "a runbook has no use for a YAML %s", strings.ToLower(n.Type().String()))
+		return nil
 	case *ast.LiteralNode:
-		out.block, out.value = true, x.Value.Value
+		out.block, out.value, out.indent = true, x.Value.Value, indentOf(x)
 	case *ast.StringNode:
 		out.value = x.Value
 		out.quoted = x.Token.Type == token.DoubleQuoteType || x.Token.Type == token.SingleQuoteType
@@ -144,6 +148,18 @@ func (r *yamlReader) node(n ast.Node, depth int) *yamlNode {
 		return nil
 	}
 	return out
+}
+
+func indentOf(n *ast.LiteralNode) int {
+	if strings.HasPrefix(n.Start.Value, ">") {
+		return -1
+	}
+	for line := range strings.Lines(n.Value.Token.Origin) {
+		if text := strings.TrimLeft(line, " "); strings.TrimSpace(text) != "" {
+			return len(line) - len(text)
+		}
+	}
+	return 0
 }
 
 func yamlNumber(v any) any {
