@@ -68,38 +68,58 @@ func (m *Meta) Acquire(ctx context.Context, what string, ttl time.Duration) (*Le
 	if ttl <= 0 {
 		return nil, fmt.Errorf("acquire lease %s: a time to live of %s", what, ttl)
 	}
-	newest, err := m.newestLease(ctx, what)
-	if err != nil {
-		return nil, err
-	}
-	if newest > 0 {
-		if err := m.awaitSilence(ctx, what, newest); err != nil {
+	for range leaseAttempts {
+		newest, err := m.newestLease(ctx, what)
+		if err != nil {
 			return nil, err
 		}
+		if newest > 0 {
+			err = m.awaitSilence(ctx, what, newest)
+		}
+		if errors.Is(err, blob.ErrNotFound) {
+			continue // others took and left it meanwhile, and cleared it away
+		}
+		if err != nil {
+			return nil, err
+		}
+		return m.takeLease(ctx, what, newest+1, ttl)
 	}
-	return m.takeLease(ctx, what, newest+1, ttl)
+	return nil, heldError(what, leaseRecord{Host: "others, one after the other,", At: m.now(), TTL: ttl})
 }
+
+// leaseAttempts is how often Acquire looks anew at a lease that changes hands quickly.
+const leaseAttempts = 5
 
 // newestLease gives the highest epoch of a lease, 0 when it was never held.
 func (m *Meta) newestLease(ctx context.Context, what string) (int64, error) {
 	var newest int64
+	err := m.leaseObjects(ctx, what, func(_ string, epoch int64, beat bool) {
+		if !beat {
+			newest = max(newest, epoch)
+		}
+	})
+	return newest, err
+}
+
+func (m *Meta) leaseObjects(ctx context.Context, what string, fn func(name string, epoch int64, beat bool)) error {
 	err := m.storage.List(ctx, leasePrefix(what), func(i blob.Info) error {
-		if n, err := strconv.ParseInt(strings.TrimPrefix(i.Name, leasePrefix(what)), 10, 64); err == nil {
-			newest = max(newest, n)
+		digits, beat := strings.CutSuffix(strings.TrimPrefix(i.Name, leasePrefix(what)), ".beat")
+		if n, err := strconv.ParseInt(digits, 10, 64); err == nil {
+			fn(i.Name, n, beat)
 		}
 		return nil
 	})
 	if err != nil {
-		return 0, fmt.Errorf("look for lease %s: %w", what, notAbsent(err))
+		return fmt.Errorf("look for lease %s: %w", what, notAbsent(err))
 	}
-	return newest, nil
+	return nil
 }
 
 // awaitSilence returns nil when the lease was released, or when its holder was silent for its TTL.
 func (m *Meta) awaitSilence(ctx context.Context, what string, epoch int64) error {
 	var held leaseRecord
 	if _, err := m.getSigned(ctx, "lease", leaseName(what, epoch), &held); err != nil {
-		return fmt.Errorf("read lease %s: %w", what, notAbsent(err))
+		return fmt.Errorf("read lease %s: %w", what, err)
 	}
 	first, err := m.readBeat(ctx, what, epoch)
 	if err != nil || first.Released {
@@ -154,26 +174,44 @@ func (m *Meta) takeLease(ctx context.Context, what string, epoch int64, ttl time
 	r := leaseRecord{What: what, Epoch: epoch, Host: m.keys.host, TTL: ttl, At: before.UTC().Round(0), Nonce: nonce}
 	err = m.putSigned(ctx, "lease", leaseName(what, epoch), r, sealedMeta)
 	if errors.Is(err, blob.ErrExists) {
-		var held leaseRecord
-		if _, gerr := m.getSigned(ctx, "lease", leaseName(what, epoch), &held); gerr != nil {
-			return nil, fmt.Errorf("read lease %s: %w", what, notAbsent(gerr))
-		}
-		return nil, heldError(what, held)
+		return nil, m.heldBy(ctx, what, epoch)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("acquire lease %s: %w", what, err)
 	}
-	m.pruneLease(ctx, what, epoch)
+	// Whoever was slow may have created an epoch that was held, left and cleared away long ago: it counts
+	// only if it is the newest.
+	newest := epoch
+	var former []string
+	err = m.leaseObjects(ctx, what, func(name string, e int64, beat bool) {
+		if !beat {
+			newest = max(newest, e)
+		}
+		if e < epoch {
+			former = append(former, name)
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	if newest != epoch {
+		m.removeQuietly(ctx, leaseName(what, epoch))
+		return nil, m.heldBy(ctx, what, newest)
+	}
+	for _, name := range former { // the newest always stays, so no epoch is ever given twice
+		m.removeQuietly(ctx, name)
+	}
 	return &Lease{m: m, what: what, epoch: epoch, ttl: ttl, last: before}, nil
 }
 
-// pruneLease removes former epochs so that listing stays short. The newest always stays, so no epoch is ever
-// given twice.
-func (m *Meta) pruneLease(ctx context.Context, what string, epoch int64) {
-	for e := epoch - 1; e > 0 && e >= epoch-4; e-- {
-		m.removeQuietly(ctx, beatName(what, e))
-		m.removeQuietly(ctx, leaseName(what, e))
+// heldBy names the holder of an epoch as far as it can be read.
+func (m *Meta) heldBy(ctx context.Context, what string, epoch int64) error {
+	held := leaseRecord{Host: "unknown", At: m.now()}
+	_, err := m.getSigned(ctx, "lease", leaseName(what, epoch), &held)
+	if err != nil && !errors.Is(err, blob.ErrNotFound) {
+		return fmt.Errorf("read lease %s: %w", what, err)
 	}
+	return heldError(what, held)
 }
 
 // Epoch is the fencing epoch: it grows with every holder.

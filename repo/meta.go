@@ -43,6 +43,8 @@ type Meta struct {
 	newestEpoch int // set by Open
 	codec       walCodec
 
+	reload sync.Mutex // held while trust is looked up
+
 	mu    sync.Mutex // guards what follows
 	trust *trust
 	cache map[string]*sidecarCache
@@ -131,7 +133,7 @@ func (m *Meta) putSigned(ctx context.Context, kind, name string, payload any, se
 	if err != nil {
 		return err
 	}
-	if err := m.maySign(name); err != nil {
+	if err := m.maySign(ctx, name); err != nil {
 		return err
 	}
 	body, err := m.sealBytes(b, sealed)

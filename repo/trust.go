@@ -123,6 +123,25 @@ func (m *Meta) getAuthority(ctx context.Context, kind, name string, into any) er
 	return s.decode(into)
 }
 
+// trustAge is how long a long-running process relies on what it knows of hosts.
+const trustAge = time.Minute
+
+// freshTrust gives what is known of hosts, looked up again when it is older than maxAge.
+func (m *Meta) freshTrust(ctx context.Context, maxAge time.Duration) (*trust, error) {
+	if t := m.trusted(); m.now().Sub(t.loaded) <= maxAge {
+		return t, nil
+	}
+	m.reload.Lock() // one looks, the others wait for what it finds
+	defer m.reload.Unlock()
+	if t := m.trusted(); m.now().Sub(t.loaded) <= maxAge {
+		return t, nil
+	}
+	if err := m.reloadTrust(ctx); err != nil {
+		return nil, fmt.Errorf("look up who may sign: %w", notAbsent(err))
+	}
+	return m.trusted(), nil
+}
+
 // verifySigner verifies a signature and gives the id of the key that made it. Signers enrolled since the
 // last look are found by looking again.
 func (m *Meta) verifySigner(ctx context.Context, s Signed) (string, error) {
@@ -132,13 +151,15 @@ func (m *Meta) verifySigner(ctx context.Context, s Signed) (string, error) {
 		}
 		return recoverySigner, nil
 	}
-	t := m.trusted()
+	t, err := m.freshTrust(ctx, trustAge)
+	if err != nil {
+		return "", fmt.Errorf("verify %s: %w", s.Name, err)
+	}
 	e, ok := t.signerOf(s)
-	if !ok && m.now().Sub(t.loaded) > time.Second {
-		if err := m.reloadTrust(ctx); err != nil {
-			return "", fmt.Errorf("verify %s: %w", s.Name, notAbsent(err))
+	if !ok { // perhaps enrolled a moment ago
+		if t, err = m.freshTrust(ctx, time.Second); err != nil {
+			return "", fmt.Errorf("verify %s: %w", s.Name, err)
 		}
-		t = m.trusted()
 		e, ok = t.signerOf(s)
 	}
 	if !ok && len(t.keys[s.Signer]) == 0 {
@@ -183,7 +204,7 @@ func (m *Meta) checkRevoked(ctx context.Context, t *trust, s Signed, id string) 
 }
 
 // maySign refuses to write in the name of a host that nobody would believe.
-func (m *Meta) maySign(name string) error {
+func (m *Meta) maySign(ctx context.Context, name string) error {
 	if m.keys.host == recoverySigner {
 		return nil
 	}
@@ -191,7 +212,11 @@ func (m *Meta) maySign(name string) error {
 	if !ok {
 		return fmt.Errorf("sign %s: the signing key is not Ed25519", name)
 	}
-	t, id := m.trusted(), m.keys.host+"-"+keyID(pub)
+	t, err := m.freshTrust(ctx, trustAge)
+	if err != nil {
+		return fmt.Errorf("sign %s: %w", name, err)
+	}
+	id := m.keys.host + "-" + keyID(pub)
 	_, revoked := t.revoked[id]
 	if revoked || t.broken[id] != nil {
 		return usage("write", name, "enrol the host anew with relight key enrol", "host %s is revoked", m.keys.host)

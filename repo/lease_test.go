@@ -1,0 +1,147 @@
+package repo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/toolboxai/relight"
+	"github.com/toolboxai/relight/blob/fault"
+)
+
+const ttl = 30 * time.Second
+
+func TestLeaseIsHeldReleasedAndTakenOver(t *testing.T) {
+	t.Parallel()
+	st := newStand(t)
+	a, b := st.writer(st.s), st.recovery(st.s)
+	first := must(a.Acquire(t.Context(), "run/main", ttl))(t)
+	if first.Epoch() != 1 || !first.Valid() {
+		t.Fatalf("epoch %d, valid %v", first.Epoch(), first.Valid())
+	}
+	other := must(b.Acquire(t.Context(), "run", ttl))(t) // a name above it is another lease
+	if other.Epoch() != 1 {
+		t.Fatalf("lease run has epoch %d", other.Epoch())
+	}
+	ok(t, first.Renew(t.Context()))
+	ok(t, first.Release(t.Context()))
+	ok(t, first.Release(t.Context()))
+	before := st.clock.now()
+	second := must(b.Acquire(t.Context(), "run/main", ttl))(t)
+	if second.Epoch() != 2 || !st.clock.now().Equal(before) {
+		t.Fatalf("epoch %d after waiting %s", second.Epoch(), st.clock.now().Sub(before))
+	}
+	wantError(t, first.Renew(t.Context()), "lost")
+
+	// The holder is silent: after its TTL, and not before, the lease is taken over.
+	before = st.clock.now()
+	third := must(a.Acquire(t.Context(), "run/main", ttl))(t)
+	if waited := st.clock.now().Sub(before); waited < ttl || third.Epoch() != 3 {
+		t.Fatalf("epoch %d after %s", third.Epoch(), waited)
+	}
+	if second.Valid() {
+		t.Fatal("the stale holder believes that it holds the lease")
+	}
+	err := second.Renew(t.Context())
+	if !errors.Is(err, ErrLeaseHeld) || relight.CodeOf(err) != relight.CodeLeaseHeld || relight.HintOf(err) == "" {
+		t.Fatalf("renew after the takeover: %v", err)
+	}
+	ok(t, third.Renew(t.Context()))
+}
+
+func TestLeaseOfALivingHolderIsRefused(t *testing.T) {
+	t.Parallel()
+	st := newStand(t)
+	held := must(st.writer(st.s).Acquire(t.Context(), "run/main", ttl))(t)
+	o := st.options()
+	o.Sleep = func(ctx context.Context, d time.Duration) error { // the holder beats while the taker sleeps
+		st.clock.add(d)
+		return held.Renew(ctx)
+	}
+	m := must(Open(t.Context(), st.s, must(Unlock(t.Context(), st.s, st.id))(t), o))(t)
+	_, err := m.Acquire(t.Context(), "run/main", ttl)
+	wantError(t, err, "run/main", "host db1")
+	if !errors.Is(err, ErrLeaseHeld) || relight.CodeOf(err).Exit() != 8 {
+		t.Fatal(err)
+	}
+}
+
+func TestStaleHolderThatWakesUpIsFenced(t *testing.T) {
+	t.Parallel()
+	st := newStand(t)
+	stale := must(st.writer(st.s).Acquire(t.Context(), "run/main", ttl))(t)
+	st.clock.add(2 * ttl) // it slept; nobody took over yet
+	wantError(t, stale.Renew(t.Context()), "its TTL passed")
+	next := must(st.recovery(st.s).Acquire(t.Context(), "run/main", ttl))(t)
+	if next.Epoch() != 2 {
+		t.Fatalf("epoch %d", next.Epoch())
+	}
+}
+
+// Many want it at once, again and again: never two holders of an epoch, and epochs only grow.
+func TestLeaseHasOneHolderPerEpoch(t *testing.T) {
+	t.Parallel()
+	st := newStand(t)
+	var mu sync.Mutex
+	var epochs []int64
+	var wg sync.WaitGroup
+	for range 8 {
+		m := st.writer(st.s)
+		wg.Go(func() {
+			for range 20 {
+				l, err := m.Acquire(context.Background(), "pack", ttl)
+				if err != nil {
+					if !errors.Is(err, ErrLeaseHeld) {
+						t.Error(err)
+					}
+					continue
+				}
+				mu.Lock()
+				epochs = append(epochs, l.Epoch())
+				mu.Unlock()
+				if err := l.Release(context.Background()); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	slices.Sort(epochs)
+	if n := len(epochs); n == 0 || len(slices.Compact(slices.Clone(epochs))) != n {
+		t.Fatalf("an epoch was given twice: %v", epochs)
+	}
+	if left := objectNames(t, st.s, "lease/pack/"); len(left) > 12 {
+		t.Fatalf("former epochs pile up: %v", left)
+	}
+}
+
+// Whatever operation fails, two never hold the lease at once.
+func TestLeaseWithFaults(t *testing.T) {
+	t.Parallel()
+	for seq := 1; seq <= 12; seq++ {
+		for _, e := range []fault.Effect{fault.Refuse, fault.Lose, fault.Die, fault.DieLate, fault.Flip} {
+			t.Run(fmt.Sprintf("%d %v", seq, e), func(t *testing.T) {
+				t.Parallel()
+				st := newStand(t)
+				m := st.writer(st.s)
+				m.storage = fault.New(st.s, fault.At(seq, fault.Fault{Effect: e}))
+				l, err := m.Acquire(t.Context(), "run/main", ttl)
+				if err == nil {
+					err = l.Renew(t.Context())
+				}
+				other := st.recovery(st.s)
+				next, nerr := other.Acquire(t.Context(), "run/main", ttl) // waits, on the common clock
+				if nerr == nil && l != nil && l.Valid() && next.Valid() {
+					t.Fatalf("two hold it: epochs %d and %d (%v)", l.Epoch(), next.Epoch(), err)
+				}
+				if e != fault.Flip && nerr != nil {
+					t.Fatalf("the lease can never be taken again: %v", nerr)
+				}
+			})
+		}
+	}
+}
