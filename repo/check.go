@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 
@@ -115,7 +116,7 @@ func (c *checking) indexes(ctx context.Context) error {
 		return err
 	}
 	c.rep.Indexes = len(c.x.st.objects)
-	for _, name := range sortedErrors(c.x.broken) {
+	for _, name := range slices.Sorted(maps.Keys(c.x.broken)) {
 		c.find(Finding{Severity: SeverityError, Object: name, What: c.x.broken[name].Error(),
 			Remains: "snapshots whose chunks other indexes name; the next full backup stores again what is missing"})
 	}
@@ -126,15 +127,6 @@ func (c *checking) indexes(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-func sortedErrors(m map[string]error) []string {
-	var all []string
-	for name := range m {
-		all = append(all, name)
-	}
-	slices.Sort(all)
-	return all
 }
 
 // packs reads every pack and holds its bytes against its name; no key is needed for that.
@@ -225,21 +217,11 @@ func (c *checking) readChunks(ctx context.Context, places *places, sorter *rowSo
 		}
 		return nil
 	})
-	for _, name := range slices.Sorted(keysOf(lost)) {
+	for _, name := range slices.Sorted(maps.Keys(lost)) {
 		c.find(Finding{Severity: SeverityError, Object: name, What: fmt.Sprintf("%d of its chunks do not open or do not match their ids", lost[name]),
 			Remains: "its other chunks, and the snapshots named at the end"})
 	}
 	return err
-}
-
-func keysOf[V any](m map[string]V) func(func(string) bool) {
-	return func(yield func(string) bool) {
-		for k := range m {
-			if !yield(k) {
-				return
-			}
-		}
-	}
 }
 
 func (c *checking) manifests(ctx context.Context) error {

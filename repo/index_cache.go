@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 
@@ -185,7 +187,7 @@ func (x *chunkIndex) fetch(ctx context.Context, listed map[string]bool) error {
 	found := 0
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(indexFetches)
-	for name := range listed {
+	for _, name := range slices.Sorted(maps.Keys(listed)) {
 		if x.st.objects[name] {
 			continue
 		}

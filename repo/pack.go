@@ -99,7 +99,7 @@ func (b *packBuilder) add(id ChunkID, frame []byte, plain int) error {
 	return nil
 }
 
-func (b *packBuilder) full() bool { return b.size >= packTarget || len(b.recs) >= packRecords }
+func (b *packBuilder) full(target int) bool { return b.size >= target || len(b.recs) >= packRecords }
 
 // finish ends the seal; the pack's bytes are then in buf.
 func (b *packBuilder) finish() (packInfo, error) {

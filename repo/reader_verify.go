@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -220,16 +221,7 @@ func (v *verification) damage() *Damage {
 	if v.count == 0 {
 		return nil
 	}
-	return &Damage{Snapshot: v.man.ID, Objects: sorted(v.objects), Files: sorted(v.files), Lost: v.count, First: v.first}
-}
-
-func sorted(set map[string]bool) []string {
-	var all []string
-	for s := range set {
-		all = append(all, s)
-	}
-	slices.Sort(all)
-	return all
+	return &Damage{Snapshot: v.man.ID, Objects: slices.Sorted(maps.Keys(v.objects)), Files: slices.Sorted(maps.Keys(v.files)), Lost: v.count, First: v.first}
 }
 
 // record keeps the outcome. A repository that takes no record is no reason to doubt what was read.

@@ -1,6 +1,7 @@
 package repo
 
 import (
+	"cmp"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -21,6 +22,9 @@ type SnapshotOptions struct {
 	Parent  *Manifest          // whose block maps AddPages may take over; nil for none
 	ID      relight.SnapshotID // "": made from the time
 	Workers int                // files stored at the same time; 0: the number of CPUs, at most 8
+
+	packBytes int // where a pack ends; 0: packTarget. Tests make many small packs
+	flushAt   int // packs in an index object; 0: flushPacks
 }
 
 // PageSource yields the chunks of a paged file in order.
@@ -79,6 +83,7 @@ func (m *Meta) NewSnapshot(ctx context.Context, store string, o SnapshotOptions)
 	if err != nil {
 		return nil, err
 	}
+	o.packBytes, o.flushAt = cmp.Or(o.packBytes, packTarget), cmp.Or(o.flushAt, flushPacks)
 	w := &Writer{m: m, store: store, o: o, started: m.now().UTC(), page: m.desc.Chunk, chunkKey: epoch.chunk[:], spool: &entrySpool{dir: m.o.CacheDir}}
 	if w.id, err = m.snapshotID(store, w.started, o.ID); err != nil {
 		return nil, err

@@ -36,7 +36,7 @@ func (w *Writer) upload(info packInfo, mem *packMemory) error {
 	}
 	w.stored.Add(info.size)
 	w.sealed.Add(1)
-	packs, recs := w.flush.take(info, mem.recs, flushPacks, flushRecords)
+	packs, recs := w.flush.take(info, mem.recs, w.o.flushAt, flushRecords)
 	return w.writeIndex(w.ctx, packs, recs)
 }
 

@@ -113,7 +113,7 @@ func (w *Writer) pack(ctx context.Context, s *slot, id ChunkID, plain []byte) er
 	if err := s.pack.add(id, s.fr.frame(plain), len(plain)); err != nil {
 		return err
 	}
-	if !s.pack.full() {
+	if !s.pack.full(w.o.packBytes) {
 		return nil
 	}
 	return w.endPack(s)
@@ -142,7 +142,7 @@ func (w *Writer) beginPack(ctx context.Context, s *slot) error {
 		return context.Cause(w.ctx)
 	}
 	s.mem.buf.Reset()
-	s.mem.buf.Grow(packTarget + 2*maxChunk)
+	s.mem.buf.Grow(w.o.packBytes + 2*maxChunk)
 	seal := w.m.keys.sealData
 	if s.kind == metaPack {
 		seal = w.m.keys.sealMeta
