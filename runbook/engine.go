@@ -196,12 +196,26 @@ func (e *Engine) prepare(_ context.Context, rb *Runbook, o *StartOptions) (*run,
 	if err := checkAnswers(rb, o.Answers); err != nil {
 		return nil, Started{}, err
 	}
+	if err := e.checkSecrets(rb, inputs); err != nil {
+		return nil, Started{}, err
+	}
 	r := e.newRun(o.ID, o.Actor)
 	r.epoch = 1
 	return r, Started{
 		Runbook: canonical, Hash: rb.Hash, Inputs: inputs, Answers: o.Answers, Mode: o.Mode,
 		Sandbox: o.Sandbox, Force: o.Force, Epoch: 1,
 	}, nil
+}
+
+// checkSecrets refuses a secret as input: inputs are pinned in the journal as they are.
+func (e *Engine) checkSecrets(rb *Runbook, inputs map[string]any) error {
+	for name, v := range inputs {
+		if s, ok := v.(string); ok && e.c.Redact(s) != s {
+			return usage("start", rb.Name, fmt.Errorf("input %s holds a secret, and inputs are journaled", name),
+				"name it by reference, such as env:PASSWORD or file:/run/secrets/password")
+		}
+	}
+	return nil
 }
 
 // checkAnswers refuses answers that no step would ask for.

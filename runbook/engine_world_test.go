@@ -102,6 +102,12 @@ func (w *world) check(_ context.Context, _ action.Env, in keyIn) (keyOut, error)
 	return keyOut{}, &relight.Error{Op: "check", Subject: in.Key, Code: relight.CodeVerification, Err: errors.New("it is not there")}
 }
 
+// leak puts its key wherever an action can put anything.
+func leak(ctx context.Context, env action.Env, in keyIn) (keyOut, error) {
+	err := env.Checkpoint(ctx, "progress", map[string]any{"at": in.Key, "n": 1})
+	return keyOut{}, errors.Join(fmt.Errorf("the password %s is wrong", in.Key), err)
+}
+
 func (w *world) list(context.Context, action.Env, struct{}) (keyOut, error) {
 	return keyOut{List: []string{"x", "y", "z"}}, nil
 }
@@ -114,6 +120,7 @@ func (w *world) registry(t testing.TB) *action.Registry {
 		action.Define(spec{Name: "fake.plain", Title: "do", Run: w.run, Probe: w.probe, Undo: w.undo}),
 		action.Define(spec{Name: "fake.blind", Title: "do", Run: w.run}),
 		action.Define(spec{Name: "fake.wipe", Title: "wipe", Danger: action.Data, Run: w.run, Probe: w.probe, Plan: w.plan}),
+		action.Define(spec{Name: "fake.leak", Title: "leak", Run: leak}),
 		action.Define(spec{Name: "fake.check", Title: "check", Run: w.check, Probe: w.probe}),
 		action.Define(action.Spec[struct{}, keyOut]{Name: "fake.list", Title: "list", Run: w.list,
 			Probe: func(context.Context, action.Env, struct{}) (action.Probed, error) {

@@ -335,6 +335,9 @@ func (r *run) env(id string) action.Env {
 		Actor: r.actor, Run: r.id, Step: id, Epoch: r.epoch, Sandbox: r.st.Sandbox, Force: r.st.Force,
 		Log: r.e.c.Logger.With("run", string(r.id), "step", id), Now: r.e.c.Now,
 	}
+	if u := r.st.Step(id); u != nil {
+		e.Since = u.Started
+	}
 	e.Confirm = func(ctx context.Context, b action.Blast) error { return r.confirm(ctx, id, b) }
 	e.Started = func(ctx context.Context, h relight.Handle) error { return r.record(ctx, id, EventStepHandle, h) }
 	e.Checkpoint = func(ctx context.Context, key string, value any) error {

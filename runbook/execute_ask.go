@@ -21,7 +21,8 @@ func (r *run) ask(ctx context.Context, id string) outcome {
 		}
 		u = r.view(id)
 	}
-	if u.Answer == nil {
+	q.Changed = u.Answer != nil && q.Kind == AskApprove && u.Answer.PlanHash != q.PlanHash
+	if u.Answer == nil || q.Changed { // an approval counts only for the plan that it was given for
 		if err := r.request(ctx, EventAskRequested, q); err != nil {
 			return outcome{id: id}
 		}
@@ -33,7 +34,7 @@ func (r *run) ask(ctx context.Context, id string) outcome {
 	if u.Answer == nil { // decided by an override meanwhile
 		return outcome{id: id}
 	}
-	return r.judge(ctx, q, *u.Answer)
+	return r.judge(q, *u.Answer)
 }
 
 func (r *run) askQuestion(u StepState) Question {
@@ -66,7 +67,7 @@ func (r *run) text(s string, u *StepState) string {
 func (r *run) askPerson(ctx context.Context, q Question) (outcome, bool) {
 	a, err := persons(r, func(p Person) (Answer, error) { return p.Ask(ctx, q) })
 	if err != nil {
-		return r.unanswered(ctx, q.Step, err), true
+		return r.unanswered(ctx, q, err), true
 	}
 	if a.Actor == "" {
 		a.Actor = r.actor
@@ -83,10 +84,17 @@ func (r *run) askPerson(ctx context.Context, q Question) (outcome, bool) {
 }
 
 // unanswered: nobody there is a wait, anything else a failure, unless the run is being stopped.
-func (r *run) unanswered(ctx context.Context, id string, err error) outcome {
+func (r *run) unanswered(ctx context.Context, q Question, err error) outcome {
+	id := q.Step
 	switch {
 	case r.lost(ctx):
 		return outcome{id: id}
+	case errors.Is(err, ErrNobody) && q.Changed:
+		return outcome{id: id, blocked: &relight.Error{
+			Op: "approve", Subject: "step " + id, Code: relight.CodePlanChanged,
+			Err:  errors.New("the approval was given for another plan"),
+			Hint: fmt.Sprintf("show the new plan to an approver: relight run approve %s %s", r.id, id),
+		}}
 	case errors.Is(err, ErrNobody):
 		return outcome{id: id, blocked: &relight.Error{
 			Op: "ask", Subject: "step " + id, Code: relight.CodeWaiting, Err: err,
@@ -99,19 +107,8 @@ func (r *run) unanswered(ctx context.Context, id string, err error) outcome {
 	}
 }
 
-// judge turns an answer into the end of the step. An approval counts only for the plan that it was given for.
-func (r *run) judge(ctx context.Context, q Question, a Answer) outcome {
-	if q.Kind == AskApprove && a.PlanHash != q.PlanHash {
-		q.Changed = true
-		if r.record(ctx, q.Step, EventAskRequested, q) != nil {
-			return outcome{id: q.Step}
-		}
-		return outcome{id: q.Step, blocked: &relight.Error{
-			Op: "approve", Subject: "step " + q.Step, Code: relight.CodePlanChanged,
-			Err:  errors.New("the approval was given for another plan"),
-			Hint: fmt.Sprintf("show the new plan to an approver: relight run approve %s %s", r.id, q.Step),
-		}}
-	}
+// judge turns an answer into the end of the step.
+func (r *run) judge(q Question, a Answer) outcome {
 	if a.Decision == Refuse {
 		return r.fails(q.Step, &relight.Error{
 			Op: "approve", Subject: "step " + q.Step, Code: relight.CodeAborted, Err: fmt.Errorf("%s has refused", a.Actor),
@@ -186,7 +183,7 @@ func (r *run) choose(ctx context.Context, id string) outcome {
 		}
 		option, err = persons(r, func(p Person) (string, error) { return p.Choose(ctx, q) })
 		if err != nil {
-			return r.unanswered(ctx, id, err)
+			return r.unanswered(ctx, q, err)
 		}
 	}
 	if err := q.allows(option); err != nil {

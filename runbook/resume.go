@@ -250,7 +250,7 @@ func (r *run) askUnknown(ctx context.Context, id, detail string) (outcome, bool)
 		}}, true
 	}
 	if err != nil {
-		return r.unanswered(ctx, id, err), true
+		return r.unanswered(ctx, q, err), true
 	}
 	return r.said(ctx, id, said)
 }

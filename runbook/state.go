@@ -69,6 +69,7 @@ type StepState struct {
 	Attempts    int                        `json:"attempts,omitempty"`
 	Failures    int                        `json:"failures,omitempty"` // since the last retry that a person ordered
 	Started     time.Time                  `json:"started,omitzero"`
+	Began       time.Time                  `json:"began,omitzero"` // its last attempt
 	Finished    time.Time                  `json:"finished,omitzero"`
 	Inputs      map[string]any             `json:"inputs,omitempty"`
 	Edits       map[string]any             `json:"edits,omitempty"` // inputs that a person replaced

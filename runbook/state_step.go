@@ -51,6 +51,7 @@ func (s *State) stepStarted(u *StepState, e relight.Event) error {
 	u.Attempts, u.Inputs = d.Attempt, plainMap(d.Inputs)
 	u.Status, u.Question, u.Error, u.Hint, u.Code = StepRunning, nil, "", "", ""
 	u.Finished, u.Effected, u.Probed, u.Output = time.Time{}, false, nil, nil
+	u.Began = e.At
 	if u.Started.IsZero() {
 		u.Started = e.At
 	}
