@@ -2,94 +2,110 @@ package repo
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
-	"errors"
+	"io/fs"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/toolboxai/relight"
 )
 
-// What is not an envelope is refused, and what is one verifies only as it was signed.
-func FuzzEnvelope(f *testing.F) {
-	st := newStand(f)
-	good, err := st.init.Keyring.sign("gap", "wal/x", st.clock.now(), map[string]any{"a": 1})
-	ok(f, err)
-	f.Add(good)
-	f.Add([]byte(`{}`))
-	f.Add([]byte(`{"kind":"gap","name":"wal/x","signer":"recovery","at":"2025-10-02T14:30:00Z","payload":null,"sig":""}`))
-	f.Add(append(bytes.Clone(good), good...))
-	signed, err := parseEnvelope(good, "gap", "wal/x")
-	ok(f, err)
-	f.Fuzz(func(t *testing.T, b []byte) {
-		s, err := parseEnvelope(b, "gap", "wal/x")
-		if err != nil {
-			if !errors.Is(err, ErrRefused) && !errors.Is(err, ErrCorrupt) || !strings.Contains(err.Error(), "wal/x") {
-				t.Fatalf("an error that neither refuses nor names: %v", err)
+func FuzzDecodeIndex(f *testing.F) {
+	packs := []packInfo{{id: packID{1}, kind: dataPack, size: 100}, {id: packID{2}, kind: metaPack, size: 200}}
+	recs := []record{{id: ChunkID{1}, frame: 5, plain: 9}, {id: ChunkID{2}, pack: 1, off: 5, frame: 7, plain: maxChunk}}
+	var b bytes.Buffer
+	if err := encodeIndex(&b, packs, recs); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b.Bytes())
+	f.Add([]byte(indexMagic))
+	f.Fuzz(func(t *testing.T, in []byte) {
+		var packs []packInfo
+		var recs []record
+		err := decodeIndex(bytes.NewReader(in), func(p []packInfo) error { packs = p; return nil }, func(r record) error {
+			if int(r.pack) >= len(packs) || r.plain > maxChunk || int64(r.off)+int64(r.frame) > packs[r.pack].size {
+				t.Fatalf("impossible record %+v", r)
 			}
-			return
-		}
-		if s.verify(st.init.Descriptor.Authority) && !bytes.Equal(s.signedBytes(), signed.signedBytes()) {
-			t.Fatal("bytes that were never signed verify")
-		}
-	})
-}
-
-// A name that parses is exactly the name that would be written.
-func FuzzSidecarName(f *testing.F) {
-	f.Add("wal/main/7412345678901234567/00000001/000000010000000000000003.meta")
-	f.Add("wal/main/7/00000001/live/000000010000000000000003/0000000000300000-0000000000300010.meta")
-	f.Add("wal/main/7/00000002/00000002.history.meta")
-	f.Add("wal/main/07/00000001/000000010000000000000003.meta")
-	f.Fuzz(func(t *testing.T, name string) {
-		w, parsed := parseSidecarName(name)
-		if parsed && (w.sidecar() != name || w.Timeline == 0 && w.class != walHistory) {
-			t.Fatalf("%q reads as %+v and writes as %q", name, w, w.sidecar())
-		}
-	})
-}
-
-func FuzzDescriptor(f *testing.F) {
-	st := newStand(f)
-	good, err := json.Marshal(st.init.Descriptor)
-	ok(f, err)
-	f.Add(good)
-	f.Add([]byte(`{"format":2}`))
-	f.Add([]byte(`{"format":1,"id":"x","chunk":65536,"live_interval_ms":1}`))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		d, err := parseDescriptor(b)
+			recs = append(recs, r)
+			return nil
+		})
 		if err != nil {
 			return
 		}
-		if d.Format != Format || len(d.Fingerprint()) != 16 || d.LiveEvery() <= 0 {
-			t.Fatalf("believed %+v", d)
+		var again bytes.Buffer
+		if err := encodeIndex(&again, packs, recs); err != nil || !bytes.Equal(again.Bytes(), in) {
+			t.Fatalf("an index that is accepted has one form only (%v)", err)
 		}
 	})
 }
 
-func FuzzHistory(f *testing.F) {
-	f.Add([]byte("1\t0/3000000\tno recovery target specified\n\n2\t16/B374D848\tbefore 2025-10-02\n"))
-	f.Add([]byte("# comment\n"))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		left, begin, err := parseHistory(b)
-		if err == nil && len(left) == 0 && begin != 0 {
-			t.Fatal("a beginning without an ancestor")
+func FuzzDecodeMap(f *testing.F) {
+	f.Add(bytes.Repeat([]byte{1}, 3*idSize), 1)
+	f.Add([]byte{}, 0)
+	f.Fuzz(func(t *testing.T, in []byte, roots int) {
+		load := func(context.Context, ChunkID) ([]byte, error) { return in, nil }
+		e := Entry{Maps: make([]ChunkID, max(0, min(roots, 2)))}
+		c := newIDCursor(e, load)
+		n := 0
+		for ; n < 4*maxRootIDs*leafIDs; n++ {
+			_, ok, err := c.next(t.Context())
+			if err != nil {
+				if len(in)%idSize == 0 && len(in) > 0 && len(in) <= leafIDs*idSize {
+					t.Fatal(err)
+				}
+				return
+			}
+			if !ok {
+				break
+			}
+			if n > 5000 {
+				return
+			}
+		}
+		if want := len(e.Maps) * (len(in) / idSize) * (len(in) / idSize); n != want {
+			t.Fatalf("%d ids instead of %d", n, want)
 		}
 	})
 }
 
-// A sidecar fits its name, or is refused; it never makes the reader compute nonsense.
-func FuzzSidecar(f *testing.F) {
-	f.Add(uint64(3<<20), uint64(4<<20), int64(1<<20), int64(1<<20))
-	f.Add(uint64(0), uint64(0), int64(0), int64(-1))
-	f.Fuzz(func(t *testing.T, start, end uint64, segment, size int64) {
-		w := walName{WALKey: testKey, class: walSegment, name: segmentName(1, 3)}
-		s := Sidecar{
-			System: testKey.System, Timeline: 1, Name: w.name, Start: relight.LSN(start), End: relight.LSN(end),
-			SegmentSize: segment, Size: size, Stored: 1, Body: w.base() + ".x",
+func FuzzDecodeManifest(f *testing.F) {
+	man := Manifest{Snapshot: relight.Snapshot{ID: "s", Store: "main", Host: "db1"}, Format: 1, Tree: []ChunkID{{1}}}
+	b, err := json.Marshal(man)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b)
+	f.Add([]byte(`{"format":1,"id":"s","store":"main","host":"db1","tree":["00"]}`))
+	f.Fuzz(func(t *testing.T, in []byte) {
+		got, err := decodeManifest(Signed{Kind: "manifest", Name: "snap/main/s", Signer: "db1", Payload: in})
+		if err != nil {
+			return
 		}
-		if w.checkSidecar(s) == nil && (!validSegmentSize(segment) || size != segment || start != 3*uint64(segment)) {
-			t.Fatalf("believed %+v", s)
+		if got.Store != "main" || got.ID != "s" || got.Host != "db1" || got.State != relight.Complete || got.Format != 1 {
+			t.Fatalf("accepted %+v", got)
 		}
+	})
+}
+
+func FuzzDecodeEntries(f *testing.F) {
+	for _, e := range []Entry{{Path: "a"}, {Path: "b", Mode: fs.ModeDir}, {Path: "c", Mode: fs.ModeSymlink, Link: "../x"}, {Path: "d", Size: 3, Chunks: []ChunkID{{1}}}} {
+		b, err := json.Marshal(e)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(string(b) + "\n")
+	}
+	f.Add(`{"path":"../etc/passwd"}`)
+	f.Fuzz(func(t *testing.T, in string) {
+		last := ""
+		_ = eachLine(strings.NewReader(in), func(e Entry, _ []byte) error { // refusing is fine; what is accepted must be safe
+			if !filepath.IsLocal(e.Path) || e.Size < 0 || last != "" && e.Path <= last {
+				t.Fatalf("accepted %+v after %q", e, last)
+			}
+			last = e.Path
+			return nil
+		})
 	})
 }

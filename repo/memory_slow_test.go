@@ -1,0 +1,236 @@
+//go:build slow
+
+package repo
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"filippo.io/age"
+	"github.com/toolboxai/relight"
+	"github.com/toolboxai/relight/blob"
+	"github.com/toolboxai/relight/blob/file"
+	"github.com/zeebo/blake3"
+)
+
+const (
+	tibFiles    = 1024 // of 1 GiB each
+	tibChunks   = segmentBytes / defaultPage
+	tibPackSize = tibChunks * 2
+	maxResident = 300 << 20
+)
+
+// TestMemoryDoesNotGrowWithTheDatabase backs up a synthetic database of 1 TiB (16.7 million distinct chunks, all
+// in the index) incrementally, and walks it as a verification does, each in a process of its own.
+func TestMemoryDoesNotGrowWithTheDatabase(t *testing.T) {
+	dir := t.TempDir()
+	for _, phase := range []string{"build", "backup", "walk"} {
+		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestTebibyteChild$", "-test.v")
+		cmd.Env = append(os.Environ(), "RELIGHT_TEST_TIB="+dir, "RELIGHT_TEST_PHASE="+phase)
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Fatalf("%s: %v\n%s", phase, err, out)
+		}
+		_, after, ok := strings.Cut(string(out), "VmHWM:")
+		if !ok {
+			t.Fatalf("%s: no VmHWM in %s", phase, out)
+		}
+		kib, err := strconv.ParseInt(strings.Fields(after)[0], 10, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("%s: peak %d MiB", phase, kib>>10)
+		if kib<<10 > maxResident {
+			t.Errorf("%s: peak of %d MiB is over %d MiB", phase, kib>>10, maxResident>>20)
+		}
+	}
+}
+
+// TestTebibyteChild does one phase when the test above starts it.
+func TestTebibyteChild(t *testing.T) {
+	dir := os.Getenv("RELIGHT_TEST_TIB")
+	if dir == "" {
+		t.Skip("run by TestMemoryDoesNotGrowWithTheDatabase")
+	}
+	s, err := file.Create(filepath.Join(dir, "repo"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	phases := map[string]func(t *testing.T, dir string, s blob.Storage){"build": tibBuild, "backup": tibBackup, "walk": tibWalk}
+	phases[os.Getenv("RELIGHT_TEST_PHASE")](t, dir, s)
+	b, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, line, _ := strings.Cut(string(b), "VmHWM:")
+	fmt.Println("VmHWM:", strings.Fields(line)[0])
+}
+
+func tibID(f, i int) ChunkID {
+	var b [16]byte
+	binary.LittleEndian.PutUint64(b[:], uint64(f))
+	binary.LittleEndian.PutUint64(b[8:], uint64(i))
+	return blake3.Sum256(b[:])
+}
+
+func tibEntry(f int) Entry {
+	return Entry{Path: fmt.Sprintf("base/%04d", f), Mode: 0o600, Size: segmentBytes, Paged: true, ModTime: testTime}
+}
+
+// tibBuild commits a snapshot whose data chunks exist in the index only: nobody reads them here.
+func tibBuild(t *testing.T, dir string, s blob.Storage) {
+	ctx := t.Context()
+	v := newVault(t, s)
+	if err := v.init.Credential.Write(filepath.Join(dir, "credential")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "identity"), []byte(v.id.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w, err := v.writer(t, s, "").NewSnapshot(ctx, "main", SnapshotOptions{Kind: "full"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	body := make([]byte, tibPackSize)
+	for f := range tibFiles {
+		binary.LittleEndian.PutUint64(body, uint64(f))
+		pack := packInfo{id: blake3.Sum256(body), kind: dataPack, size: tibPackSize}
+		if err := s.Put(ctx, pack.name(), bytes.NewReader(body), blob.PutOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		if err := tibFile(ctx, w, f, pack); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := w.Commit(ctx, relight.Snapshot{}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func tibFile(ctx context.Context, w *Writer, f int, pack packInfo) error {
+	m := mapWriter{store: w.storeMeta, leaves: leavesPerRoot(w.page)}
+	recs := make([]record, 0, tibChunks)
+	for i := range tibChunks {
+		id := tibID(f, i)
+		recs = append(recs, record{id: id, off: uint32(i), frame: 1, plain: defaultPage})
+		if err := m.add(ctx, id); err != nil {
+			return err
+		}
+	}
+	e := tibEntry(f)
+	if err := m.finish(ctx, &e); err != nil {
+		return err
+	}
+	packs, all := w.flush.take(pack, recs, w.o.flushAt, flushRecords)
+	if err := w.writeIndex(ctx, packs, all); err != nil {
+		return err
+	}
+	return w.addEntry(e)
+}
+
+func tibBackup(t *testing.T, dir string, s blob.Storage) {
+	ctx := t.Context()
+	c, err := ReadCredential(filepath.Join(dir, "credential"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	k, err := c.Keyring()
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := Open(ctx, s, k, Options{CacheDir: filepath.Join(dir, "cache")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, err := m.Snapshots(ctx, "main")
+	if err != nil || len(all) != 1 {
+		t.Fatal(len(all), err)
+	}
+	w, err := m.NewSnapshot(ctx, "main", SnapshotOptions{Kind: "incremental", Parent: &all[0]})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Abort(ctx)
+	for f := range tibFiles {
+		if _, err := w.AddPages(ctx, tibEntry(f), tibSource(f)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	snap, err := w.Commit(ctx, relight.Snapshot{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if snap.Size != 1<<40 || snap.Stored > 256<<20 {
+		t.Errorf("size %d, stored %d", snap.Size, snap.Stored)
+	}
+	b, err := json.Marshal(snap.ID)
+	if err == nil {
+		err = os.WriteFile(filepath.Join(dir, "snapshot"), b, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// tibSource says that one page in each file changed.
+type tibSource int
+
+func (s tibSource) Chunk(_ context.Context, i int64, buf []byte) (int, bool, error) {
+	if i == tibChunks {
+		return 0, false, nil
+	}
+	if i != 777 {
+		return len(buf), true, nil
+	}
+	copy(buf, fmt.Sprintf("changed in file %d", s))
+	return len(buf), false, nil
+}
+
+func tibWalk(t *testing.T, dir string, s blob.Storage) {
+	ctx := t.Context()
+	b, err := os.ReadFile(filepath.Join(dir, "identity"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, err := age.ParseX25519Identity(string(b))
+	if err != nil {
+		t.Fatal(err)
+	}
+	v := &vault{s: s, id: id}
+	r := v.reader(t, s, filepath.Join(dir, "cache2"))
+	var name relight.SnapshotID
+	if b, err = os.ReadFile(filepath.Join(dir, "snapshot")); err == nil {
+		err = json.Unmarshal(b, &name)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	man, err := r.Meta().Manifest(ctx, "main", name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	x, err := r.meta.index(ctx, man.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	check := &verification{r: r, man: man, files: map[string]bool{}, objects: map[string]bool{}, lost: map[ChunkID]bool{}}
+	places := newPlaces(x)
+	sorter := newRowSorter(x.cache.temp(), placeSize, verifySort, bytes.Compare)
+	defer sorter.close()
+	if err := check.collect(ctx, places, sorter); err != nil || check.count != 0 {
+		t.Fatal(check.first, err)
+	}
+	rows := 0
+	if err := sorter.each(func([]byte) error { rows++; return nil }); err != nil || rows != tibFiles*tibChunks {
+		t.Errorf("%d chunks are needed, %v", rows, err)
+	}
+}
