@@ -390,6 +390,8 @@ func FuzzCompile(f *testing.F) {
 	}
 	reg := lintRegistry(f)
 	f.Fuzz(func(t *testing.T, src []byte) {
+		hang := time.AfterFunc(10*time.Second, func() { panic(fmt.Sprintf("compiling takes too long: %q", src)) })
+		defer hang.Stop()
 		rb, err := Compile(src, "fuzz.md", reg)
 		if err != nil {
 			if len(ProblemsOf(err)) == 0 {

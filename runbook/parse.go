@@ -57,7 +57,7 @@ type use struct {
 }
 
 // maxSource bounds a runbook file: a procedure for people is never longer.
-const maxSource = 1 << 20
+const maxSource = 256 << 10
 
 // parse reads a file. The draft holds what could be read, even when there are faults.
 func parse(src []byte, name string) *draft {

@@ -43,6 +43,7 @@ func (d *draft) step(sec *section) {
 		d.suggest(extra.at, "make it a step of its own, with a heading ###", "the step has a second step fence")
 	}
 	keep := func(u use) { s.uses = append(s.uses, u) }
+	d.prose(title, sec.at, keep)
 	d.prose(sec.prose, sec.at, keep)
 	for _, c := range sec.checklist {
 		d.prose(c.text, c.at, keep)

@@ -140,12 +140,9 @@ func (s *Step) options() []Option {
 }
 
 func planStep(st *Step, s Scope) (PlanStep, error) {
-	title, err := ExpandText(st.Title, s)
-	if err != nil {
-		title = st.Title
-	}
+	var err error
 	ps := PlanStep{
-		ID: st.ID, Title: title, Kind: st.Kind, Needs: st.Needs, Danger: st.Danger, Retry: st.Retry, IfFails: st.IfFails, Clock: st.Clock,
+		ID: st.ID, Title: ExpandProse(st.Title, s), Kind: st.Kind, Needs: st.Needs, Danger: st.Danger, Retry: st.Retry, IfFails: st.IfFails, Clock: st.Clock,
 		Undo: callName(st.Undo), Verify: callName(st.Verify), When: exprText(st.When), Each: exprText(st.Each),
 	}
 	if ps.Danger == "" {

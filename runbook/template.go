@@ -41,10 +41,13 @@ func splitTemplate(text string) ([]piece, error) {
 	}
 }
 
-// closing finds }} outside of quotes; -1 when there is none.
+// maxExpr bounds an expression in a template, so that no text takes more than linear time.
+const maxExpr = 1000
+
+// closing finds }} outside of quotes; -1 when there is none, or none near.
 func closing(s string) int {
 	var quote byte
-	for i := 0; i < len(s); i++ {
+	for i := 0; i < min(len(s), maxExpr); i++ {
 		switch {
 		case quote != 0 && s[i] == '\\':
 			i++
