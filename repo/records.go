@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/toolboxai/relight"
@@ -27,15 +28,24 @@ func (m *Meta) GetRecord(ctx context.Context, kind, name string, into any) (Sign
 // Records reports the records under a prefix, verified, in the order of their names. One that is refused or
 // damaged ends it with an error that names it.
 func (m *Meta) Records(ctx context.Context, kind, prefix string, fn func(Signed) error) error {
+	var found []string
 	err := m.storage.List(ctx, prefix, func(i blob.Info) error {
-		s, err := m.getVerified(ctx, kind, i.Name)
-		if err != nil {
-			return notAbsent(err)
-		}
-		return fn(s)
+		found = append(found, i.Name)
+		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("read records %s: %w", prefix, err)
+		return fmt.Errorf("list records %s: %w", prefix, notAbsent(err))
+	}
+	return m.readRecords(ctx, kind, found, fn)
+}
+
+func (m *Meta) readRecords(ctx context.Context, kind string, found []string, fn func(Signed) error) error {
+	read := func(ctx context.Context, name string) (Signed, error) {
+		s, err := m.getVerified(ctx, kind, name)
+		return s, notAbsent(err)
+	}
+	if err := inOrder(ctx, m.o.Workers, found, read, fn); err != nil {
+		return fmt.Errorf("read %s records: %w", kind, err)
 	}
 	return nil
 }
@@ -78,7 +88,9 @@ type Anchor struct {
 	At   time.Time `json:"at"`
 }
 
-func (a Anchor) name() string { return fmt.Sprintf("journal/%s/anchor/%016d", a.Host, a.Seq) }
+func (a Anchor) name() string { return fmt.Sprintf("%s%016d", anchorPrefix(a.Host), a.Seq) }
+
+func anchorPrefix(host string) string { return "journal/" + host + "/anchor/" }
 
 // PutAnchor anchors this host's journal. The same head may be anchored again; another hash at the same
 // sequence number is ErrConflict, and means that the journal was rewritten.
@@ -101,21 +113,47 @@ func (m *Meta) PutAnchor(ctx context.Context, a Anchor) error {
 // have signed them.
 func (m *Meta) Anchors(ctx context.Context, host string) ([]Anchor, error) {
 	var out []Anchor
-	err := m.Records(ctx, "anchor", "journal/"+host+"/anchor/", func(s Signed) error {
-		var a Anchor
-		if err := s.decode(&a); err != nil {
-			return err
-		}
-		if err := ownJournal(s, host); err != nil {
-			return err
-		}
-		if a.Host != host || a.name() != s.Name {
-			return refused(s.Name, "it anchors event %d of host %s", a.Seq, a.Host)
-		}
+	err := m.Records(ctx, "anchor", anchorPrefix(host), func(s Signed) error {
+		a, err := anchorOf(s, host)
 		out = append(out, a)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// LatestAnchor gives the newest anchor of a host's journal; ok is false when there is none.
+func (m *Meta) LatestAnchor(ctx context.Context, host string) (a Anchor, ok bool, err error) {
+	newest := ""
+	err = m.storage.List(ctx, anchorPrefix(host), func(i blob.Info) error {
+		newest = i.Name
 		return nil
 	})
-	return out, err
+	if err != nil || newest == "" {
+		return Anchor{}, false, notAbsent(err)
+	}
+	s, err := m.getVerified(ctx, "anchor", newest)
+	if err != nil {
+		return Anchor{}, false, notAbsent(err)
+	}
+	a, err = anchorOf(s, host)
+	return a, err == nil, err
+}
+
+func anchorOf(s Signed, host string) (Anchor, error) {
+	var a Anchor
+	if err := s.decode(&a); err != nil {
+		return Anchor{}, err
+	}
+	if err := ownJournal(s, host); err != nil {
+		return Anchor{}, err
+	}
+	if a.Host != host || a.name() != s.Name {
+		return Anchor{}, refused(s.Name, "it anchors event %d of host %s", a.Seq, a.Host)
+	}
+	return a, nil
 }
 
 // JournalSegment is a stretch of a host's journal, as the journal writes it.
@@ -141,27 +179,29 @@ func (m *Meta) PutJournal(ctx context.Context, j JournalSegment) error {
 // Journal reports the stretches of a host's journal in order.
 func (m *Meta) Journal(ctx context.Context, host string, fn func(JournalSegment) error) error {
 	prefix := "journal/" + host + "/"
+	var found []string
 	err := m.storage.List(ctx, prefix, func(i blob.Info) error {
-		if len(i.Name) > len(prefix) && (i.Name[len(prefix)] < '0' || i.Name[len(prefix)] > '9') {
-			return nil // anchors
+		if !strings.HasPrefix(i.Name, anchorPrefix(host)) {
+			found = append(found, i.Name)
 		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("list journal of %s: %w", host, notAbsent(err))
+	}
+	return m.readRecords(ctx, "journal", found, func(s Signed) error {
 		var j JournalSegment
-		s, err := m.getSigned(ctx, "journal", i.Name, &j)
-		if err != nil {
-			return notAbsent(err)
+		if err := s.decode(&j); err != nil {
+			return err
 		}
 		if err := ownJournal(s, host); err != nil {
 			return err
 		}
-		if j.Host != host || j.name() != i.Name {
-			return refused(i.Name, "it holds events %d to %d of host %s", j.First, j.Last, j.Host)
+		if j.Host != host || j.name() != s.Name {
+			return refused(s.Name, "it holds events %d to %d of host %s", j.First, j.Last, j.Host)
 		}
 		return fn(j)
 	})
-	if err != nil {
-		return fmt.Errorf("read journal of %s: %w", host, err)
-	}
-	return nil
 }
 
 func ownJournal(s Signed, host string) error {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/toolboxai/relight"
@@ -31,7 +32,15 @@ func recordRecipient(ctx context.Context, s blob.Storage, k *Keyring, r Recipien
 
 // Recipients lists the recovery recipients. It needs no secret.
 func (m *Meta) Recipients(ctx context.Context) ([]Recipient, error) {
+	rs, _, err := m.recipients(ctx)
+	return rs, err
+}
+
+// recipients also gives the time of the next change: later than all former ones, whatever this clock says,
+// for the order of the records decides who is a recipient.
+func (m *Meta) recipients(ctx context.Context) ([]Recipient, time.Time, error) {
 	var out []Recipient
+	next := m.now()
 	err := m.storage.List(ctx, recipientPrefix, func(i blob.Info) error {
 		var rec recipientRecord
 		err := m.getAuthority(ctx, "recipient", i.Name, &rec)
@@ -46,6 +55,14 @@ func (m *Meta) Recipients(ctx context.Context) ([]Recipient, error) {
 		if err != nil {
 			return corrupt(i.Name, "%v", err)
 		}
+		stamp, _, _ := strings.Cut(strings.TrimPrefix(i.Name, recipientPrefix), "-")
+		at, err := time.Parse(timeName, stamp)
+		if err != nil {
+			return corrupt(i.Name, "its name holds no time")
+		}
+		if !at.Before(next) {
+			next = at.Add(1)
+		}
 		out = slices.DeleteFunc(out, func(o Recipient) bool { return o.text == r.text })
 		if rec.Action == actionAdd {
 			out = append(out, r)
@@ -53,9 +70,9 @@ func (m *Meta) Recipients(ctx context.Context) ([]Recipient, error) {
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("list recovery recipients: %w", notAbsent(err))
+		return nil, next, fmt.Errorf("list recovery recipients: %w", notAbsent(err))
 	}
-	return out, nil
+	return out, next, nil
 }
 
 // AddRecipient lets one more recovery identity open the repository, all of its past included; m is opened by
@@ -64,7 +81,7 @@ func AddRecipient(ctx context.Context, m *Meta, r Recipient) error {
 	if err := m.needAll("add recipient", r); err != nil {
 		return err
 	}
-	rs, err := m.Recipients(ctx)
+	rs, at, err := m.recipients(ctx)
 	if err != nil {
 		return err
 	}
@@ -76,7 +93,7 @@ func AddRecipient(ctx context.Context, m *Meta, r Recipient) error {
 			return fmt.Errorf("add recipient: %w", err)
 		}
 	}
-	return recordRecipient(ctx, m.storage, m.keys, r, actionAdd, m.now())
+	return recordRecipient(ctx, m.storage, m.keys, r, actionAdd, at)
 }
 
 // RemoveRecipient opens a new epoch that r cannot open, and gives the recovery side's keyring with it. What
@@ -86,7 +103,7 @@ func RemoveRecipient(ctx context.Context, m *Meta, r Recipient) (*Keyring, error
 	if err := m.needAll("remove recipient", r); err != nil {
 		return nil, err
 	}
-	rs, err := m.Recipients(ctx)
+	rs, at, err := m.recipients(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -101,7 +118,7 @@ func RemoveRecipient(ctx context.Context, m *Meta, r Recipient) (*Keyring, error
 	if err != nil {
 		return nil, fmt.Errorf("remove recipient: %w", err)
 	}
-	if err := recordRecipient(ctx, m.storage, k, r, actionRemove, m.now()); err != nil {
+	if err := recordRecipient(ctx, m.storage, k, r, actionRemove, at); err != nil {
 		return nil, fmt.Errorf("remove recipient: %w", err)
 	}
 	return k, nil

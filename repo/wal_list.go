@@ -9,7 +9,6 @@ import (
 
 	"github.com/toolboxai/relight"
 	"github.com/toolboxai/relight/blob"
-	"golang.org/x/sync/errgroup"
 )
 
 // walListing is what lies under a prefix of the WAL.
@@ -109,57 +108,8 @@ type walResult struct {
 
 // fetch reads sidecars in parallel and reports them in the order given. An error of the storage ends it.
 func (m *Meta) fetch(ctx context.Context, l walListing, which []walName, fn func(walResult) error) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	pending := make(chan chan walResult, 4*m.o.Workers)
-	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(m.o.Workers + 1)
-	g.Go(func() error {
-		defer close(pending)
-		for _, w := range which {
-			ch := make(chan walResult, 1)
-			select {
-			case pending <- ch:
-			case <-gctx.Done():
-				return gctx.Err()
-			}
-			g.Go(func() error {
-				defer close(ch)
-				r, err := m.fetchOne(gctx, l, w)
-				if err == nil {
-					ch <- r
-				}
-				return err
-			})
-		}
-		return nil
-	})
-	err := deliver(pending, fn)
-	if err != nil {
-		cancel()
-		for range pending { //nolint:revive // drained, so that the producer ends
-		}
-	}
-	if werr := g.Wait(); err == nil || errors.Is(err, errFetchEnded) {
-		err = werr
-	}
-	return err
-}
-
-// errFetchEnded says that a worker ended without a result; its error is the group's.
-var errFetchEnded = errors.New("fetch ended")
-
-func deliver(pending <-chan chan walResult, fn func(walResult) error) error {
-	for ch := range pending {
-		r, ok := <-ch
-		if !ok {
-			return errFetchEnded
-		}
-		if err := fn(r); err != nil {
-			return err
-		}
-	}
-	return nil
+	one := func(ctx context.Context, w walName) (walResult, error) { return m.fetchOne(ctx, l, w) }
+	return inOrder(ctx, m.o.Workers, which, one, fn)
 }
 
 // fetchOne gives a sidecar from the cache or the storage. Its body must be in the listing.

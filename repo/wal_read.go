@@ -37,21 +37,51 @@ func (r *Reader) WALSegment(ctx context.Context, k WALKey, segment string, w io.
 		if done, err = q.whole(ctx, w); done || err != nil {
 			return err
 		}
-		var plan livePlan
-		if plan, err = q.live(ctx); err == nil {
-			return q.assemble(ctx, plan, w)
-		}
-		if !errors.Is(err, errHole) && !errors.Is(err, errSwept) {
+		if done, err = q.fromLive(ctx, w); done || !errors.Is(err, errMoved) {
 			return err
 		}
 	}
 	return err
 }
 
-var (
-	errHole  = errors.New("later WAL is there")
-	errSwept = errors.New("it was swept while it was read")
-)
+// fromLive serves the segment from live ranges, by way of a spool: while they are read, the writer may
+// complete the segment and sweep them, and w cannot be taken back.
+func (q walQuery) fromLive(ctx context.Context, w io.Writer) (done bool, err error) {
+	plan, err := q.live(ctx)
+	if err != nil {
+		return false, err
+	}
+	spool, err := q.m.newSpool(plan.size)
+	if err != nil {
+		return false, err
+	}
+	defer spool.close() //nolint:errcheck // it is temporary
+	err = q.assemble(ctx, plan, spool)
+	if errors.Is(err, ErrCorrupt) {
+		return false, &movedError{err}
+	}
+	if err != nil {
+		return false, err
+	}
+	if err := spool.copyTo(w); err != nil {
+		return false, fmt.Errorf("write what %s holds: %w", q.segment, err)
+	}
+	return true, nil
+}
+
+// errMoved marks what may look wrong only because the writer moved on meanwhile; it is worth another look.
+var errMoved = errors.New("the writer moved on")
+
+type movedError struct{ err error }
+
+// Error is the error as it stands if it persists.
+func (e *movedError) Error() string { return e.err.Error() }
+
+// Unwrap gives the cause.
+func (e *movedError) Unwrap() error { return e.err }
+
+// Is makes it found as errMoved.
+func (e *movedError) Is(target error) bool { return target == errMoved }
 
 // walQuery is one request for a segment.
 type walQuery struct {
@@ -93,13 +123,13 @@ func (q walQuery) live(ctx context.Context) (livePlan, error) {
 	var held []Sidecar
 	err = q.m.fetch(ctx, l, which, func(r walResult) error {
 		if errors.Is(r.err, blob.ErrNotFound) || errors.Is(r.err, ErrCorrupt) {
-			return fmt.Errorf("object %s: %w: %v", r.w.sidecar(), errSwept, r.err)
+			return &movedError{notAbsent(r.err)}
 		}
 		held = append(held, r.sc)
 		return r.err
 	})
 	if err != nil {
-		return livePlan{}, notAbsent(err)
+		return livePlan{}, err
 	}
 	if len(held) == 0 {
 		return livePlan{}, q.absent(ctx, l)
@@ -254,11 +284,11 @@ func (q walQuery) holeError(ctx context.Context, at relight.LSN, later string) e
 			why = "; announced gap: " + g.Why
 		}
 	}
-	return &relight.Error{
+	return &movedError{&relight.Error{
 		Op: "read WAL", Subject: "segment " + q.segment, Code: relight.CodeVerification,
-		Err:  fmt.Errorf("%w: the WAL of timeline %d is missing from %s on although %w (%s)%s", ErrCorrupt, q.Timeline, at, errHole, later, why),
+		Err:  fmt.Errorf("%w: the WAL of timeline %d is missing from %s on although later WAL is there (%s)%s", ErrCorrupt, q.Timeline, at, later, why),
 		Hint: "recover to a point before the gap, or from another repository; relight window lists both",
-	}
+	}}
 }
 
 // skipWriter leaves out the first bytes.
