@@ -13,7 +13,7 @@ func (s *State) scope(item *StepState) Scope {
 		steps[u.ID] = u.seen()
 	}
 	sc := Scope{
-		"inputs": s.Inputs, "steps": steps, "objective": objectiveScope(s.Runbook),
+		"inputs": s.Inputs, "steps": steps, "objective": ObjectiveScope(s.Runbook),
 		"run": map[string]any{
 			"id": string(s.Run), "mode": string(s.Mode), "actor": s.Actor, "sandbox": s.Sandbox,
 			"started": s.Started.Format(time.RFC3339Nano),
@@ -52,12 +52,6 @@ func (u *StepState) seen() any {
 }
 
 func (u *StepState) isItem() bool { return u.step != nil && u.ID != u.step.ID }
-
-func objectiveScope(rb *Runbook) map[string]any {
-	return map[string]any{
-		"rto": rb.Objective.RTO.String(), "rpo": rb.Objective.RPO.String(), "immediate": rb.Objective.Immediate,
-	}
-}
 
 func (s *State) condition(x *Expr, item *StepState) (yes, known bool, err error) {
 	yes, unknown, err := x.Bool(s.scope(item))

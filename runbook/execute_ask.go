@@ -51,21 +51,20 @@ func (r *run) askQuestion(u StepState) Question {
 	return q
 }
 
-// text fills a text for people; what is not known stays visible as it was written. The caller holds mu.
+// text fills a text for people; what is not known reads "unknown". The caller holds mu.
 func (r *run) text(s string, u *StepState) string {
 	if !strings.Contains(s, "{{") {
 		return s
 	}
-	v, err := Value{Template: s}.Eval(r.st.scope(u))
-	if err != nil || v == nil || v == Unknown {
-		return s
-	}
-	return fmt.Sprint(v)
+	return ExpandProse(s, r.st.scope(u))
 }
 
 // askPerson records what a person says; done means that there is an outcome already.
 func (r *run) askPerson(ctx context.Context, q Question) (outcome, bool) {
-	a, err := persons(r, func(p Person) (Answer, error) { return p.Ask(ctx, q) })
+	a, err := persons(ctx, r, q.Step, func(ctx context.Context, p Person) (Answer, error) { return p.Ask(ctx, q) })
+	if err != nil && r.decided(q.Step) {
+		return outcome{}, false
+	}
 	if err != nil {
 		return r.unanswered(ctx, q, err), true
 	}
@@ -181,7 +180,10 @@ func (r *run) choose(ctx context.Context, id string) outcome {
 		if err := r.request(ctx, EventChoiceRequested, q); err != nil {
 			return outcome{id: id}
 		}
-		option, err = persons(r, func(p Person) (string, error) { return p.Choose(ctx, q) })
+		option, err = persons(ctx, r, id, func(ctx context.Context, p Person) (string, error) { return p.Choose(ctx, q) })
+		if err != nil && r.decided(id) {
+			return outcome{id: id} // it is taken up again, with what was decided
+		}
 		if err != nil {
 			return r.unanswered(ctx, q, err)
 		}
@@ -236,7 +238,7 @@ func (r *run) choiceQuestion(u StepState) (Question, error) {
 	c := u.step.Choose
 	q := Question{Run: r.id, Step: u.ID, Title: u.Title, Kind: AskChoose, Text: r.text(c.Text, &u)}
 	for _, o := range c.Options {
-		view := OptionView{ID: o.ID, Title: o.Title, Available: true}
+		view := OptionView{ID: o.ID, Title: r.text(o.Title, &u), Available: true}
 		if o.Available != nil {
 			yes, known, err := r.st.condition(o.Available, &u)
 			if err != nil {
@@ -248,6 +250,9 @@ func (r *run) choiceQuestion(u StepState) (Question, error) {
 			}
 		}
 		q.Options = append(q.Options, view)
+	}
+	if ids := q.available(); c.Recommend == nil && len(ids) > 0 {
+		q.Recommend = ids[0] // the preferred option stands first
 	}
 	if c.Recommend != nil {
 		v, err := c.Recommend.Eval(r.st.scope(&u))

@@ -89,7 +89,7 @@ func ObjectiveScope(rb *Runbook) map[string]any {
 	if rb.Objective.Immediate {
 		rto = "immediate"
 	}
-	return map[string]any{"rto": rto, "rpo": shortDuration(rb.Objective.RPO)}
+	return map[string]any{"rto": rto, "rpo": shortDuration(rb.Objective.RPO), "immediate": rb.Objective.Immediate}
 }
 
 // shortDuration is time.Duration's form without empty minutes and seconds: "2h", "1h30m".
