@@ -262,7 +262,7 @@ func TestPlanShowsWhatIsUnknown(t *testing.T) {
 		byID[s.ID] = s
 	}
 	restore := byID["restore"]
-	if restore.With["at"] != "lsn:0/1" || restore.With["salvage"] != Unknown || restore.Undo != "none" || restore.Danger != action.Data {
+	if restore.With["at"] != "lsn:0/1" || restore.Undo != "none" || restore.Danger != action.Data {
 		t.Errorf("restore: %+v", restore)
 	}
 	options := byID["choose-recovery"].Options
@@ -271,6 +271,11 @@ func TestPlanShowsWhatIsUnknown(t *testing.T) {
 	}
 	if !slices.Equal(byID["restore-full"].Reached, []string{"option full-backup of choose-recovery"}) {
 		t.Errorf("restore-full is reached by %v", byID["restore-full"].Reached)
+	}
+	later := compileText(t, front+"## R\n### A\n"+fenced("do: postgres.window\nwith: {store: main}")+"### B\n"+
+		fenced("do: postgres.assess\nwith: {store: \"{{ steps.a.store }}\"}"))
+	if p, err := later.Plan(nil); err != nil || p.Steps[1].With["store"] != Unknown {
+		t.Errorf("what a step will give is planned as %+v, %v", p.Steps, err)
 	}
 	if _, err := rb.Plan(map[string]any{"pint": "x"}); err == nil {
 		t.Error("an unknown input was planned with")
