@@ -56,6 +56,7 @@ type Env struct {
 	Epoch      int64  // fencing epoch of the run's lease
 	Sandbox    string // id of the drill's sandbox; "" in earnest
 	Force      bool
+	Since      time.Time                                         // when the step's last attempt began; a probe tells by it what an earlier run did. Zero outside a run
 	Confirm    func(ctx context.Context, b Blast) error          // asks for the target's name to be typed
 	Started    func(ctx context.Context, h relight.Handle) error // journals a handle before the effect
 	Progress   func(relight.Progress)
