@@ -171,7 +171,7 @@ func (m *memSink) Durable(ctx context.Context, k repo.WALKey, from relight.LSN) 
 	defer m.mu.Unlock()
 	end := from
 	for _, w := range m.ranges(k.Timeline) {
-		if w.sc.Start <= end {
+		if w.sc.System == k.System && w.sc.Start <= end {
 			end = max(end, w.sc.End)
 		}
 	}

@@ -70,7 +70,8 @@ type Receiver struct {
 
 	mu      sync.Mutex
 	alarms  map[string]*alarm
-	segment int64 // the server's wal_segment_size
+	lost    time.Time // when WAL was last found lost
+	segment int64     // the server's wal_segment_size
 	notify  sync.Mutex
 }
 
@@ -137,10 +138,11 @@ func (r *Receiver) Follow(ctx context.Context, sinks []repo.Sink, report func(st
 	for i, sink := range sinks {
 		s := &shipper{r: r, spool: sp, sink: sink, n: i}
 		group.Go(func() { alive.done(s.run(ctx)) })
+		group.Go(func() { s.covering(ctx) })
 	}
 	group.Go(func() { r.reporting(ctx, sinks, report) })
 	group.Go(func() {
-		if err := r.stream(ctx, sp); err != nil {
+		if err := r.stream(ctx, sp, sinks); err != nil {
 			cancel(err)
 		}
 	})
@@ -176,10 +178,11 @@ func (c *countdown) done(err error) {
 	}
 }
 
-// Flush waits until every repository durably holds the WAL up to lsn, shipping without waiting for the interval. Follow must be running.
-func (r *Receiver) Flush(ctx context.Context, lsn relight.LSN) error {
+// Flush waits until every repository durably holds the server's WAL up to lsn, shipping without waiting for the interval. tl is the
+// timeline that lsn lies on, 0 for whichever is followed. Follow must be running.
+func (r *Receiver) Flush(ctx context.Context, tl relight.TimelineID, lsn relight.LSN) error {
 	r.tape.hurry(lsn)
-	return r.tape.waitDurable(ctx, lsn)
+	return r.tape.waitDurable(ctx, tl, lsn)
 }
 
 // reporting calls report after changes, a few times a second at most.
@@ -201,6 +204,9 @@ func (r *Receiver) reporting(ctx context.Context, sinks []repo.Sink, report func
 func (r *Receiver) position(sinks []repo.Sink) store.Position {
 	p := r.tape.position(sinks)
 	p.Alarm = r.alarmText()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	p.NeedBase = r.lost
 	return p
 }
 

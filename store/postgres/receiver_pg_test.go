@@ -98,9 +98,13 @@ func (f *following) noticed(kind NoticeKind) bool {
 func (f *following) flush(s *pgtest.Server) relight.LSN {
 	f.t.Helper()
 	lsn := currentLSN(f.t, s)
+	tl, err := strconv.ParseUint(s.Query("select substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)"), 16, 32)
+	if err != nil {
+		f.t.Fatal(err)
+	}
 	ctx, cancel := context.WithTimeout(f.t.Context(), time.Minute)
 	defer cancel()
-	if err := f.Flush(ctx, lsn); err != nil {
+	if err := f.Flush(ctx, relight.TimelineID(tl), lsn); err != nil {
 		f.t.Fatalf("flush to %s: %v; position %+v", lsn, err, f.position())
 	}
 	return lsn
@@ -319,7 +323,7 @@ func TestSpoolIsShippedAlthoughTheServerIsGone(t *testing.T) {
 	f = follow(t, ReceiverOptions{Conn: s.DSN("postgres"), Spool: spool}, a)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	if err := f.Flush(ctx, to); err != nil {
+	if err := f.Flush(ctx, 0, to); err != nil {
 		t.Fatal(err)
 	}
 	sameAsServer(t, s, a, 1, 1<<20, to)

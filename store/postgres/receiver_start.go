@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	"github.com/toolboxai/relight"
+	"github.com/toolboxai/relight/repo"
 	"github.com/toolboxai/relight/store/postgres/replication"
 	"github.com/toolboxai/relight/store/postgres/walfile"
 )
@@ -17,14 +18,14 @@ import (
 //  2. The server's history left that timeline before the spool's end (point-in-time recovery): the spooled stretch is complete; go on with the
 //     timeline that followed, from the segment in which it branched off.
 //  3. The server no longer has that WAL, or the spool is empty: begin at the slot's segment. What lies between is a gap.
-func (r *Receiver) chooseStart(ctx context.Context, conn *replication.Conn, sp *spool, sys replication.System, slot slotState) (*stretch, error) {
+func (r *Receiver) chooseStart(ctx context.Context, conn *replication.Conn, sp *spool, sinks []repo.Sink, sys replication.System, slot slotState) (*stretch, error) {
 	path, texts, err := r.serverPath(ctx, conn, sys)
 	if err != nil {
 		return nil, err
 	}
 	last := r.tape.last()
 	if last == nil {
-		return r.firstStretch(ctx, sp, path, texts, slot)
+		return r.firstStretch(ctx, sp, sinks, path, texts, slot)
 	}
 	if last.removed {
 		return r.behindGap(sp, path, texts, slot, last)
@@ -99,37 +100,85 @@ func ancestorHistory(text []byte, tl relight.TimelineID) []byte {
 	return out
 }
 
-// firstStretch begins with an empty spool.
-func (r *Receiver) firstStretch(ctx context.Context, sp *spool, path []walfile.Branch, texts map[relight.TimelineID][]byte, slot slotState) (*stretch, error) {
+// tipper is a sink that can say how far it has ever come; repo's own can.
+type tipper interface {
+	Tip(ctx context.Context, k repo.WALKey) (relight.LSN, error)
+}
+
+// firstStretch begins with an empty spool: where the least advanced repository stopped, if the server still has that, else where the
+// slot begins.
+func (r *Receiver) firstStretch(ctx context.Context, sp *spool, sinks []repo.Sink, path []walfile.Branch, texts map[relight.TimelineID][]byte, slot slotState) (*stretch, error) {
 	branch, ok := walfile.At(path, slot.restart)
 	if !ok {
 		return nil, fmt.Errorf("slot %s at %s lies on no timeline of the server", r.o.Slot, slot.restart)
 	}
-	st := newStretch(branch.Timeline, r.segmentStart(sp, slot.restart), texts)
+	begin, known := r.segmentStart(sp, slot.restart), relight.LSN(0)
+	for _, sink := range sinks {
+		b, tip, err := r.tip(ctx, sp, sink, path)
+		if err != nil {
+			return nil, err // not knowing where it stopped, we could not tell a gap
+		}
+		at := r.segmentStart(sp, tip)
+		if tip > 0 && (at < begin || at == begin && b.Timeline < branch.Timeline) {
+			branch, begin, known = b, r.segmentStart(sp, tip), tip
+		}
+	}
+	st := newStretch(branch.Timeline, begin, texts)
+	st.tip = known
 	return st, r.begin(sp, st)
+}
+
+// tip finds the branch of the server's history, newest first, of which a repository holds WAL, and where that ends. A branch that it holds to
+// the end goes on with the next.
+func (r *Receiver) tip(ctx context.Context, sp *spool, sink repo.Sink, path []walfile.Branch) (walfile.Branch, relight.LSN, error) {
+	t, ok := sink.(tipper)
+	if !ok {
+		return walfile.Branch{}, 0, nil
+	}
+	for i := len(path) - 1; i >= 0; i-- {
+		tip, err := t.Tip(ctx, r.key(sp, path[i].Timeline))
+		if err != nil {
+			r.trouble(repositorySource+sink.Name()+" (start)", err.Error(), r.o.AlarmAfter)
+			return walfile.Branch{}, 0, fmt.Errorf("find where repository %s stopped: %w", sink.Name(), err)
+		}
+		switch {
+		case tip == 0:
+		case tip < path[i].End:
+			return path[i], tip, nil
+		default:
+			return path[i+1], path[i].End, nil
+		}
+	}
+	return walfile.Branch{}, 0, nil
 }
 
 // behindGap goes on where the server still has WAL, and says what is lost.
 func (r *Receiver) behindGap(sp *spool, path []walfile.Branch, texts map[relight.TimelineID][]byte, slot slotState, last *stretch) (*stretch, error) {
 	branch, ok := walfile.At(path, slot.restart)
 	begin := r.segmentStart(sp, slot.restart)
-	end := r.tape.view(last, 0).synced
-	if !ok || begin <= end {
+	end := max(r.tape.view(last, 0).synced, last.tip)
+	if !ok || begin < last.begin || branch.Timeline == last.tl && begin < r.tape.view(last, 0).synced {
 		return nil, fmt.Errorf("WAL after %s of timeline %d is gone from the server and slot %s does not begin behind it", end, last.tl, r.o.Slot)
 	}
-	gap := &relight.Gap{Timeline: branch.Timeline, From: end, To: begin, Why: fmt.Sprintf("the server removed the WAL before slot %s could retain it", r.o.Slot)}
 	st := newStretch(branch.Timeline, begin, texts)
-	st.gap = gap
+	if end < begin {
+		st.gap = &relight.Gap{Timeline: branch.Timeline, From: end, To: begin, Why: fmt.Sprintf("the server removed the WAL before slot %s could retain it", r.o.Slot)}
+	}
 	if err := r.begin(sp, st); err != nil {
 		return nil, err
 	}
-	r.needBase(*gap)
+	if st.gap != nil {
+		r.needBase(*st.gap)
+	}
 	return st, nil
 }
 
 // needBase tells that only a new base backup makes moments after a gap restorable.
 func (r *Receiver) needBase(gap relight.Gap) {
 	text := fmt.Sprintf("WAL from %s to %s of timeline %d is lost: moments after it need a new base backup", gap.From, gap.To, gap.Timeline)
+	r.mu.Lock()
+	r.lost = r.now()
+	r.mu.Unlock()
 	r.trouble("WAL lost", text, 0)
 	r.send(Notice{Kind: NoticeNeedBase, Message: text, Gap: gap})
 }

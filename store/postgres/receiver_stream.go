@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/toolboxai/relight"
+	"github.com/toolboxai/relight/repo"
 	"github.com/toolboxai/relight/store/postgres/replication"
 	"github.com/toolboxai/relight/store/postgres/walfile"
 )
@@ -23,11 +24,11 @@ func (e errHard) Unwrap() error { return e.error }
 const serverSource = "server"
 
 // stream connects and follows, again and again, until ctx ends or going on would be wrong.
-func (r *Receiver) stream(ctx context.Context, sp *spool) error {
+func (r *Receiver) stream(ctx context.Context, sp *spool, sinks []repo.Sink) error {
 	wait := 100 * time.Millisecond
 	for ctx.Err() == nil {
 		began := r.now()
-		err := r.session(ctx, sp)
+		err := r.session(ctx, sp, sinks)
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -51,7 +52,7 @@ func (r *Receiver) stream(ctx context.Context, sp *spool) error {
 }
 
 // session is one pair of connections: one for WAL, one for slot and clock.
-func (r *Receiver) session(ctx context.Context, sp *spool) (err error) {
+func (r *Receiver) session(ctx context.Context, sp *spool, sinks []repo.Sink) (err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	conn, err := replication.Connect(ctx, r.o.Conn, "relight_"+r.o.Store, r.now)
@@ -72,7 +73,7 @@ func (r *Receiver) session(ctx context.Context, sp *spool) (err error) {
 	if err != nil {
 		return err
 	}
-	st, err := r.chooseStart(ctx, conn, sp, sys, slot)
+	st, err := r.chooseStart(ctx, conn, sp, sinks, sys, slot)
 	if err != nil {
 		return err
 	}

@@ -30,6 +30,7 @@ type stretch struct {
 	synced  relight.LSN
 	ended   bool         // nothing comes after synced
 	removed bool         // the server no longer has what comes after synced
+	tip     relight.LSN  // where the least advanced repository stood when it began; 0 if that was not asked
 	gap     *relight.Gap // what is missing before it
 	history []byte       // of its timeline; empty for the first
 	whole   []relight.LSN
@@ -216,14 +217,15 @@ func (t *tape) hurry(lsn relight.LSN) { t.update(func() { t.urgent = max(t.urgen
 
 var errNotFollowing = errors.New("the receiver has stopped")
 
-func (t *tape) waitDurable(ctx context.Context, lsn relight.LSN) error {
+func (t *tape) waitDurable(ctx context.Context, tl relight.TimelineID, lsn relight.LSN) error {
 	var ended bool
 	err := t.wait(ctx, func() bool {
 		if ended = t.ended; ended {
 			return true
 		}
 		for i := range t.sinks {
-			if d, known := t.held(i); !known || d < lsn {
+			d, known := t.held(i)
+			if !known || d < lsn || t.sinks[i].current.tl < tl {
 				return false
 			}
 		}
