@@ -64,7 +64,10 @@ func (r *run) confirm(ctx context.Context, id string, b action.Blast) error {
 	if err := r.request(ctx, EventConfirmRequested, q); err != nil {
 		return err
 	}
-	typed, err := persons(r, func(p Person) (string, error) { return p.Confirm(ctx, q) })
+	typed, err := persons(ctx, r, id, func(ctx context.Context, p Person) (string, error) { return p.Confirm(ctx, q) })
+	if now := r.view(id); err != nil && now.Confirmed != nil && now.Confirmed.BlastHash == hash {
+		return nil // confirmed elsewhere meanwhile
+	}
 	if errors.Is(err, ErrNobody) {
 		return r.unconfirmed(id, q, err)
 	}
@@ -111,8 +114,10 @@ func (r *run) request(ctx context.Context, kind string, q Question) error {
 }
 
 // persons lets one question at a time reach people.
-func persons[T any](r *run, ask func(Person) (T, error)) (T, error) {
+func persons[T any](ctx context.Context, r *run, id string, ask func(context.Context, Person) (T, error)) (T, error) {
 	r.e.people.Lock()
 	defer r.e.people.Unlock()
-	return ask(r.e.c.Person)
+	ctx, done := r.asking(ctx, id)
+	defer done()
+	return ask(ctx, r.e.c.Person)
 }

@@ -81,11 +81,13 @@ type Config struct {
 	Progress func(run relight.RunID, step string, p relight.Progress)
 	Host     string // name of this host in events
 	Parallel int    // steps at once; 0: 4
-	Now      func() time.Time
-	Sleep    func(ctx context.Context, d time.Duration) error
-	NewID    func() (relight.RunID, error)
-	Rand     io.Reader
-	Logger   *slog.Logger
+	// Poll is how often a live run looks for what other processes write about it; 0: a second, below 0: never.
+	Poll   time.Duration
+	Now    func() time.Time
+	Sleep  func(ctx context.Context, d time.Duration) error
+	NewID  func() (relight.RunID, error)
+	Rand   io.Reader
+	Logger *slog.Logger
 }
 
 // Engine executes compiled runbooks. It is safe for concurrent use and starts no goroutine that outlives a call.
@@ -114,6 +116,9 @@ func New(c Config) (*Engine, error) {
 	}
 	if c.Parallel <= 0 {
 		c.Parallel = 4
+	}
+	if c.Poll == 0 {
+		c.Poll = time.Second
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
@@ -260,7 +265,7 @@ func Fold(ctx context.Context, log Events, id relight.RunID) (*State, error) {
 // held drives do with the run's lease.
 func (r *run) held(ctx context.Context, force bool, do func(ctx context.Context) error) (*State, error) {
 	if r.e.c.Leases == nil {
-		return r.result(do(ctx))
+		return r.result(ctx, do(ctx))
 	}
 	lease, err := r.e.c.Leases.Acquire(ctx, r.id, force)
 	if err != nil {
@@ -276,7 +281,7 @@ func (r *run) held(ctx context.Context, force bool, do func(ctx context.Context)
 		case <-ctx.Done():
 		}
 	}()
-	st, err := r.result(do(ctx))
+	st, err := r.result(ctx, do(ctx))
 	cancel(nil)
 	<-watched
 	if rerr := lease.Release(context.WithoutCancel(ctx)); rerr != nil {
@@ -291,11 +296,16 @@ var errLeaseLost = &relight.Error{
 }
 
 // result gives the state to the caller; a run that never began has none.
-func (r *run) result(err error) (*State, error) {
+func (r *run) result(ctx context.Context, err error) (*State, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.st.Runbook == nil {
 		return nil, err
+	}
+	if r.restamped { // the journal's times are the ones on record
+		if st, ferr := Fold(context.WithoutCancel(ctx), r.log, r.id); ferr == nil {
+			return st, err
+		}
 	}
 	return r.st, err
 }

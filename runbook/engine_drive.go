@@ -30,6 +30,7 @@ func (r *run) drive(ctx context.Context) error {
 	r.mu.Lock()
 	r.cancel = cancel
 	r.mu.Unlock()
+	defer r.listen(ctx)()
 	results, running := make(chan outcome), 0
 	for {
 		for _, id := range r.advance(ctx, r.e.c.Parallel-running) {

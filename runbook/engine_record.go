@@ -21,14 +21,17 @@ type run struct {
 	actor string
 	epoch int64
 
-	mu      sync.Mutex
-	st      *State
-	queue   []relight.Event // folded into st, not yet durable
-	after   int64           // position of the run's last durable event
-	dead    error           // nothing more can be recorded, so nothing more may be done
-	active  map[string]bool
-	blocked map[string]error // units that wait for a person whom this process cannot reach
-	cancel  context.CancelCauseFunc
+	mu        sync.Mutex
+	st        *State
+	queue     []relight.Event // folded into st, not yet durable
+	after     int64           // position of the run's last durable event
+	restamped bool            // st differs from the fold of what is durable in times and names
+	dead      error           // nothing more can be recorded, so nothing more may be done
+	active    map[string]bool
+	blocked   map[string]error // units that wait for a person whom this process cannot reach
+	cancel    context.CancelCauseFunc
+	// questions that a person is being asked here, with what ends the asking
+	questions map[string]context.CancelFunc
 }
 
 // stage folds an event in and queues it. The caller holds mu. No effect may rest on it before flush.
@@ -64,10 +67,19 @@ func (r *run) flush(ctx context.Context) error {
 			r.die(fmt.Errorf("record run %s: %w", r.id, err))
 			break
 		}
-		r.queue = nil
-		r.seen(written)
+		r.wrote(written)
 	}
 	return r.dead
+}
+
+// wrote notes when the log stamped events otherwise than they were folded: a journal has its own clock.
+func (r *run) wrote(written []relight.Event) {
+	for i, ev := range written {
+		was := r.queue[i]
+		r.restamped = r.restamped || !ev.At.Equal(was.At) || ev.Host != was.Host || ev.Actor != was.Actor
+	}
+	r.queue = nil
+	r.seen(written)
 }
 
 func (r *run) seen(written []relight.Event) {
@@ -116,6 +128,7 @@ func (r *run) merge(ctx context.Context) error {
 	}
 	r.st, r.queue = st, kept
 	r.seen(news)
+	r.closeAsked()
 	if st.Over() && r.cancel != nil {
 		r.cancel(errors.New("the run was aborted"))
 	}

@@ -102,6 +102,10 @@ func (w *world) check(_ context.Context, _ action.Env, in keyIn) (keyOut, error)
 	return keyOut{}, &relight.Error{Op: "check", Subject: in.Key, Code: relight.CodeVerification, Err: errors.New("it is not there")}
 }
 
+func quick(_ context.Context, _ action.Env, in keyIn) (keyOut, error) {
+	return keyOut{Key: in.Key}, nil
+}
+
 // leak puts its key wherever an action can put anything.
 func leak(ctx context.Context, env action.Env, in keyIn) (keyOut, error) {
 	err := env.Checkpoint(ctx, "progress", map[string]any{"at": in.Key, "n": 1})
@@ -120,6 +124,7 @@ func (w *world) registry(t testing.TB) *action.Registry {
 		action.Define(spec{Name: "fake.plain", Title: "do", Run: w.run, Probe: w.probe, Undo: w.undo}),
 		action.Define(spec{Name: "fake.blind", Title: "do", Run: w.run}),
 		action.Define(spec{Name: "fake.wipe", Title: "wipe", Danger: action.Data, Run: w.run, Probe: w.probe, Plan: w.plan}),
+		action.Define(spec{Name: "fake.quick", Title: "nothing", Run: quick}),
 		action.Define(spec{Name: "fake.leak", Title: "leak", Run: leak}),
 		action.Define(spec{Name: "fake.check", Title: "check", Run: w.check, Probe: w.probe}),
 		action.Define(action.Spec[struct{}, keyOut]{Name: "fake.list", Title: "list", Run: w.list,
@@ -267,7 +272,7 @@ func engine(t testing.TB, w *world, log runbook.Log, p runbook.Person, change ..
 	t.Helper()
 	c := runbook.Config{
 		Log: log, Actions: w.registry(t), Processes: w, Person: p, Host: "db1", Now: ticking(),
-		Sleep: func(ctx context.Context, _ time.Duration) error { return ctx.Err() },
+		Poll: time.Millisecond, Sleep: func(ctx context.Context, _ time.Duration) error { return ctx.Err() },
 	}
 	for _, f := range change {
 		f(&c)

@@ -169,7 +169,7 @@ func (r *run) amend(ctx context.Context, step string, list []staged) error {
 	if err != nil {
 		return fmt.Errorf("record run %s: %w", r.id, err)
 	}
-	r.seen(written)
+	r.wrote(written)
 	return nil
 }
 

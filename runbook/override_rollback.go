@@ -154,7 +154,7 @@ func (r *run) undoneAlready(ctx context.Context, u StepState) (bool, error) {
 			Run: r.id, Step: u.ID, Title: u.Title, Kind: AskUnknown, Options: unknownOptions(),
 			Text: "relight stopped while this step was being undone, and cannot tell whether it is undone: " + p.Detail,
 		}
-		said, err := persons(r, func(p Person) (string, error) { return p.Choose(ctx, q) })
+		said, err := persons(ctx, r, u.ID, func(ctx context.Context, p Person) (string, error) { return p.Choose(ctx, q) })
 		switch {
 		case errors.Is(err, ErrNobody):
 			return false, &relight.Error{Op: "undo", Subject: "step " + u.ID, Code: relight.CodeWaiting, Err: errors.New(q.Text),

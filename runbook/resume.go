@@ -103,8 +103,7 @@ func (r *run) openAt(ctx context.Context, st *State, kind, reason string) error 
 	if err != nil {
 		return fmt.Errorf("record run %s: %w", r.id, err)
 	}
-	r.queue = nil
-	r.seen(written)
+	r.wrote(written)
 	return nil
 }
 
@@ -242,7 +241,10 @@ func (r *run) askUnknown(ctx context.Context, id, detail string) (outcome, bool)
 	if err := r.request(ctx, EventAskRequested, q); err != nil {
 		return outcome{id: id}, true
 	}
-	said, err := persons(r, func(p Person) (string, error) { return p.Choose(ctx, q) })
+	said, err := persons(ctx, r, id, func(ctx context.Context, p Person) (string, error) { return p.Choose(ctx, q) })
+	if err != nil && r.decided(id) {
+		return outcome{id: id}, true
+	}
 	if errors.Is(err, ErrNobody) {
 		return outcome{id: id, blocked: &relight.Error{
 			Op: "resume", Subject: "step " + id, Code: relight.CodeWaiting, Err: errors.New(q.Text),
@@ -284,7 +286,7 @@ func (r *run) said(ctx context.Context, id, said string) (outcome, bool) {
 func (e *Engine) newRun(id relight.RunID, actor string) *run {
 	return &run{
 		e: e, log: e.c.Log, watch: e.c.Watch, id: id, actor: actor, st: NewState(),
-		active: map[string]bool{}, blocked: map[string]error{},
+		active: map[string]bool{}, blocked: map[string]error{}, questions: map[string]context.CancelFunc{},
 	}
 }
 
