@@ -21,6 +21,7 @@ import (
 	"github.com/toolboxai/relight/host"
 	"github.com/toolboxai/relight/journal"
 	"github.com/toolboxai/relight/repo"
+	"github.com/toolboxai/relight/secret"
 )
 
 // Options of New. Only what a person decides is here; the rest comes from relight.yaml.
@@ -44,11 +45,12 @@ type App struct {
 	repositories map[string]*repo.Meta
 	readers      map[string]*repo.Reader
 	identities   []age.Identity
+	redactor     *secret.Redactor // knows every secret that was resolved
 }
 
 // New gives an App that has opened nothing yet.
 func New(o Options) *App {
-	return &App{o: o, repositories: map[string]*repo.Meta{}, readers: map[string]*repo.Reader{}}
+	return &App{o: o, repositories: map[string]*repo.Meta{}, readers: map[string]*repo.Reader{}, redactor: &secret.Redactor{}}
 }
 
 // Close closes what was opened.
@@ -56,6 +58,12 @@ func (a *App) Close() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	var errs []error
+	for _, m := range a.repositories {
+		errs = append(errs, m.Close())
+	}
+	for _, r := range a.readers {
+		errs = append(errs, r.Meta().Close())
+	}
 	if a.journal != nil {
 		errs = append(errs, a.journal.Close())
 	}
@@ -118,7 +126,7 @@ func (a *App) Journal(ctx context.Context) (*journal.Journal, error) {
 	if err != nil {
 		return nil, err
 	}
-	j, err := openJournal(ctx, e, a.o)
+	j, err := openJournal(ctx, e, a.o, a.redactor)
 	if err != nil {
 		return nil, err
 	}

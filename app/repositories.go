@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/toolboxai/relight"
 	"github.com/toolboxai/relight/blob"
@@ -26,7 +28,7 @@ func (a *App) OpenStorage(url string) (blob.Storage, error) {
 	if err != nil {
 		return nil, err
 	}
-	return retry.New(s, retry.Options{}), nil
+	return retry.New(s, a.patience()), nil
 }
 
 // CreateStorage makes the place at url when it is not there, and opens it.
@@ -38,7 +40,15 @@ func (a *App) CreateStorage(url string) (blob.Storage, error) {
 	if err != nil {
 		return nil, err
 	}
-	return retry.New(s, retry.Options{}), nil
+	return retry.New(s, a.patience()), nil
+}
+
+// patience is how storage is tried again: for about half a minute.
+func (a *App) patience() retry.Policy {
+	return retry.Policy{Attempts: 7, First: 200 * time.Millisecond, Max: 10 * time.Second, Sleep: retry.Sleep, Rand: rand.Float64,
+		Tell: func(op, name string, attempt int, err error) {
+			a.o.Log.Warn("storage is tried again", "operation", op, "object", name, "attempt", attempt, "error", err)
+		}}
 }
 
 func knownScheme(url string) error {

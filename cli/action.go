@@ -11,6 +11,7 @@ import (
 
 	"github.com/toolboxai/relight"
 	"github.com/toolboxai/relight/action"
+	"github.com/toolboxai/relight/app"
 )
 
 // actionCommands makes one command of each action: "postgres.restore" is `relight postgres restore`. A noun that already has a command gains the
@@ -70,7 +71,11 @@ func (s *session) actionCommand(a action.Action, verb string) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return s.runAction(c.Context(), a, in, dry, force)
+		live, err := s.live(a.Name())
+		if err != nil {
+			return err
+		}
+		return s.runAction(c.Context(), live, in, dry, force)
 	}
 	return c
 }
@@ -148,4 +153,23 @@ func flagValue(f *pflag.FlagSet, field action.Field) any {
 		return list
 	}
 	return fmt.Sprint(f.Lookup(field.Flag()).Value)
+}
+
+// declared is every action as far as names, inputs and help go: they are known before there is an app, and the app that a command runs with is made
+// once its flags are read.
+func (s *session) declared() ([]action.Action, error) {
+	r, err := app.New(app.Options{}).Actions()
+	if err != nil {
+		return nil, err
+	}
+	return r.List(), nil
+}
+
+// live gives the same action of the app that the flags have configured.
+func (s *session) live(name string) (action.Action, error) {
+	r, err := s.a.Actions()
+	if err != nil {
+		return action.Action{}, err
+	}
+	return r.Lookup(name)
 }

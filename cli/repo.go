@@ -3,6 +3,7 @@ package cli
 import (
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"os"
 	"time"
 
@@ -151,22 +152,31 @@ func (s *session) repoCheck() *cobra.Command {
 		Example: "  relight repo check --identity /media/usb/recovery.key"}
 	p.flags(c)
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		m := s.meter()
-		defer m.close()
-		report, err := s.a.CheckRepository(c.Context(), p.name, p.url, m.show, func(f repo.Finding) error {
-			if s.json {
-				return s.print(f)
-			}
-			s.say("%s", f)
-			return nil
-		})
-		m.close()
+		report, err := s.a.CheckRepository(c.Context(), p.name, p.url, s.finding)
 		if err != nil {
 			return err
 		}
-		return s.result(report)
+		if err := s.result(report); err != nil {
+			return err
+		}
+		if report.Errors > 0 {
+			return &relight.Error{Op: "check", Subject: "repository", Code: relight.CodeVerification, Err: fmt.Errorf("%d errors", report.Errors),
+				Hint: "each finding names what it touches and what can still be recovered"}
+		}
+		return nil
 	}
 	return c
+}
+
+func (s *session) finding(f repo.Finding) {
+	if s.json {
+		_ = s.print(f) // a broken pipe ends the command anyway
+		return
+	}
+	s.say("%s: %s: %s", f.Severity, f.Object, f.What)
+	if f.Remains != "" {
+		s.say("  still recoverable: %s", f.Remains)
+	}
 }
 
 func (s *session) repoRescueKit() *cobra.Command {

@@ -211,7 +211,7 @@ func (s *stand) lookAround() {
 		s.d.Report.Command(append([]string{"--config", l.config()}, args...))
 	}
 	s.d.Report.Note("psql '%s'", l.dsn())
-	s.d.Report.Note("end it with: relight --config %s protect stop && relight --config %s service stop --all --confirm postgres && rm -rf %s", l.config(), l.config(), l.root)
+	s.d.Report.Note("end it with: relight --config %s protect stop && relight --config %s service stop --all && rm -rf %s", l.config(), l.config(), l.root)
 }
 
 // tearDown stops what runs and removes the directory; nothing is removed while anything still runs in it.

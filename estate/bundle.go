@@ -131,3 +131,31 @@ func (b Bundle) collisions(dir string) error {
 	}
 	return nil
 }
+
+// Path is where relight.yaml of the bundle lies when it is unpacked under dir ("": where it lay).
+func (b Bundle) Path(dir string) string {
+	if dir == "" {
+		dir = b.Directory
+	}
+	return filepath.Join(dir, FileName)
+}
+
+// Present says whether every file of the bundle is under dir ("": where it lay) as it was kept.
+func (b Bundle) Present(dir string) (bool, error) {
+	if dir == "" {
+		dir = b.Directory
+	}
+	for _, f := range b.Files {
+		data, err := os.ReadFile(filepath.Join(dir, filepath.FromSlash(f.Path)))
+		if errors.Is(err, fs.ErrNotExist) {
+			return false, nil
+		}
+		if err != nil {
+			return false, fmt.Errorf("compare the estate: %w", err)
+		}
+		if string(data) != string(f.Data) {
+			return false, nil
+		}
+	}
+	return true, nil
+}

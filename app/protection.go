@@ -1,0 +1,104 @@
+package app
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/toolboxai/relight"
+	"github.com/toolboxai/relight/coordinator"
+	"github.com/toolboxai/relight/estate"
+	"github.com/toolboxai/relight/host"
+)
+
+// protection is `relight serve` of this estate as seen from another process.
+type protection struct {
+	a *App
+	e *estate.Estate
+}
+
+// Protection gives the estate's protection.
+func (a *App) Protection() (coordinator.Protection, error) {
+	e, err := a.Estate()
+	if err != nil {
+		return nil, err
+	}
+	return protection{a: a, e: e}, nil
+}
+
+const serveName = "relight-serve"
+
+func serveHandle(e *estate.Estate) string { return stateFile(e, "services", serveName+".handle") }
+
+func statusFile(e *estate.Estate) string { return stateFile(e, "status.json") }
+
+func (p protection) Start(ctx context.Context, started func(context.Context, relight.Handle) error) (relight.Handle, error) {
+	if h, running, err := p.Running(); err != nil || running {
+		return h, err
+	}
+	if err := os.MkdirAll(filepath.Dir(serveHandle(p.e)), 0o755); err != nil {
+		return relight.Handle{}, fmt.Errorf("start protection: %w", err)
+	}
+	c := host.Command{Argv: []string{p.a.o.Executable, "--config", p.e.File, "--verbose", "serve"}, Dir: "/", What: serveName, Started: started}
+	return p.a.Host().StartDetached(ctx, c, host.Detached{Log: stateFile(p.e, "services", serveName+".log"), Handle: serveHandle(p.e)})
+}
+
+// Running finds the process through the handle that serve itself keeps while it holds its lock, however it was started.
+func (p protection) Running() (relight.Handle, bool, error) {
+	h, err := host.ReadHandle(serveHandle(p.e))
+	if errors.Is(err, fs.ErrNotExist) {
+		return h, false, nil
+	}
+	if err != nil {
+		return h, false, err
+	}
+	alive, err := host.Alive(h)
+	return h, alive, err
+}
+
+func (p protection) Stop(ctx context.Context) error {
+	h, running, err := p.Running()
+	if err != nil || !running {
+		return err
+	}
+	return host.EndBy(ctx, h, syscall.SIGTERM, 30*time.Second)
+}
+
+func (p protection) Status() (coordinator.Status, error) {
+	return readStatus(p.e)
+}
+
+func readStatus(e *estate.Estate) (coordinator.Status, error) {
+	var st coordinator.Status
+	b, err := os.ReadFile(statusFile(e))
+	if errors.Is(err, fs.ErrNotExist) {
+		return st, nil
+	}
+	if err != nil {
+		return st, fmt.Errorf("read status: %w", err)
+	}
+	if err := json.Unmarshal(b, &st); err != nil {
+		return st, fmt.Errorf("read status %s: %w", statusFile(e), err)
+	}
+	return st, nil
+}
+
+func (p protection) Stores() ([]string, error) {
+	return slices.Sorted(maps.Keys(p.e.Stores)), nil
+}
+
+func (p protection) Live(ctx context.Context, name string) (coordinator.Live, error) {
+	conn, err := p.a.connection(ctx, p.e.Stores[name])
+	if err != nil {
+		return coordinator.Live{}, err
+	}
+	return live(ctx, conn)
+}

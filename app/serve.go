@@ -1,0 +1,211 @@
+package app
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/toolboxai/relight"
+	"github.com/toolboxai/relight/coordinator"
+	"github.com/toolboxai/relight/estate"
+	"github.com/toolboxai/relight/host"
+	"github.com/toolboxai/relight/journal"
+	"github.com/toolboxai/relight/repo"
+	"github.com/toolboxai/relight/store"
+	"github.com/toolboxai/relight/store/postgres"
+)
+
+// Serve protects the estate until ctx ends. One process of an estate serves.
+func (a *App) Serve(ctx context.Context) error {
+	e, err := a.Estate()
+	if err != nil {
+		return err
+	}
+	j, err := a.Journal(ctx) // also makes the state directory
+	if err != nil {
+		return err
+	}
+	lock, err := host.Lock(stateFile(e, "serve.lock"), "relight serve", a.o.Now)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = lock.Unlock() }()
+	if err := a.announce(e); err != nil {
+		return err
+	}
+	stores, err := a.protected(ctx, e)
+	if err != nil {
+		return err
+	}
+	record := func(ctx context.Context, kind string, data any) error {
+		b, err := json.Marshal(data)
+		if err != nil {
+			return fmt.Errorf("record %s: %w", kind, err)
+		}
+		_, err = j.Append(ctx, relight.Event{Kind: kind, Actor: "relight serve", Data: b}, journal.Expect{})
+		return err
+	}
+	if err := record(ctx, "protection.started", map[string]any{"pid": os.Getpid()}); err != nil {
+		return err
+	}
+	tasks, err := a.tasks(ctx, e)
+	if err != nil {
+		return err
+	}
+	coordinator.New(coordinator.Options{Stores: stores, Tasks: tasks, Record: record, Log: a.o.Log, Now: a.o.Now,
+		Publish: func(s coordinator.Status) error { return publish(e, s) }}).Run(ctx)
+	return record(context.WithoutCancel(ctx), "protection.stopped", map[string]any{"pid": os.Getpid()})
+}
+
+// announce writes down which process serves, also when it was started by hand or by systemd.
+func (a *App) announce(e *estate.Estate) error {
+	if err := os.MkdirAll(stateFile(e, "services"), 0o755); err != nil {
+		return fmt.Errorf("serve: %w", err)
+	}
+	self, err := host.Self(serveName)
+	if err != nil {
+		return err
+	}
+	if known, err := host.ReadHandle(serveHandle(e)); err == nil && known.PID == self.PID && known.Started == self.Started {
+		return nil // started by `relight protect start`, whose handle knows more
+	}
+	b, err := json.Marshal(self)
+	if err != nil {
+		return fmt.Errorf("serve: %w", err)
+	}
+	return host.WriteFileDurable(serveHandle(e), append(b, '\n'), 0o640)
+}
+
+// publish replaces the status file. It need not be durable: after a crash it is stale, and says so by its time.
+func publish(e *estate.Estate, s coordinator.Status) error {
+	b, err := json.Marshal(s)
+	if err != nil {
+		return fmt.Errorf("publish status: %w", err)
+	}
+	next := statusFile(e) + ".next"
+	if err := os.WriteFile(next, b, 0o644); err != nil {
+		return fmt.Errorf("publish status: %w", err)
+	}
+	return os.Rename(next, statusFile(e))
+}
+
+func (a *App) protected(ctx context.Context, e *estate.Estate) ([]coordinator.Store, error) {
+	var out []coordinator.Store
+	for _, s := range e.Stores {
+		p := coordinator.Store{Name: s.Name, Every: s.BaseBackup}
+		pg, err := a.postgresStore(ctx, e, s)
+		if err != nil {
+			return nil, err
+		}
+		live := time.Second
+		for _, name := range s.Repositories {
+			m, err := a.Repository(ctx, name)
+			if err != nil {
+				return nil, err
+			}
+			live = min(live, m.Descriptor().LiveEvery())
+			p.Repositories = append(p.Repositories, coordinator.Repository{Name: name, Sink: m.Sink(s.Name), Base: base{store: pg, meta: m, name: s.Name}})
+		}
+		if p.Follower, err = a.receiver(ctx, e, s, live); err != nil {
+			return nil, err
+		}
+		out = append(out, p)
+	}
+	if len(out) == 0 {
+		return nil, &relight.Error{Op: "serve", Code: relight.CodeUsage, Err: errors.New("the estate has no stores"), Hint: "describe one under `stores:` in relight.yaml"}
+	}
+	return out, nil
+}
+
+func (a *App) receiver(ctx context.Context, e *estate.Estate, s estate.Store, live time.Duration) (store.Follower, error) {
+	conn, err := a.connection(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(spoolDir(e, s), 0o700); err != nil {
+		return nil, fmt.Errorf("make the spool: %w", err)
+	}
+	return postgres.NewReceiver(postgres.ReceiverOptions{Store: s.Name, Conn: conn, Spool: spoolDir(e, s), SpoolLimit: s.SpoolLimit, LiveInterval: live,
+		Log: a.o.Log, Now: a.o.Now})
+}
+
+// base takes and finds the base backups of one store in one repository.
+type base struct {
+	store *postgres.Store
+	meta  *repo.Meta
+	name  string
+}
+
+func (b base) Newest(ctx context.Context) (relight.Snapshot, bool, error) {
+	all, err := b.meta.Snapshots(ctx, b.name)
+	if err != nil || len(all) == 0 {
+		return relight.Snapshot{}, false, err
+	}
+	return all[len(all)-1].Snapshot, true, nil
+}
+
+// Timeline is 0, which no server is on, where the facts cannot be read: then a new backup is due.
+func (b base) Timeline(s relight.Snapshot) relight.TimelineID {
+	f, err := postgres.FactsOf(s)
+	if err != nil {
+		return 0
+	}
+	return f.Timeline
+}
+
+func (b base) Backup(ctx context.Context) (relight.Snapshot, error) {
+	return TakeBase(ctx, b.store, b.meta, b.name, func(relight.Progress) {})
+}
+
+// TakeBase takes a full base backup of a store into a repository.
+func TakeBase(ctx context.Context, s *postgres.Store, m *repo.Meta, name string, progress func(relight.Progress)) (relight.Snapshot, error) {
+	w, err := m.NewSnapshot(ctx, name, repo.SnapshotOptions{Kind: "full"})
+	if err != nil {
+		return relight.Snapshot{}, err
+	}
+	snapshot, err := s.Backup(ctx, w, store.BackupOptions{Progress: progress})
+	if err != nil {
+		w.Abort(context.WithoutCancel(ctx))
+	}
+	return snapshot, err
+}
+
+// tasks are what is done beside the stores: anchors and the journal itself, the estate, sweeping.
+func (a *App) tasks(ctx context.Context, e *estate.Estate) ([]coordinator.Task, error) {
+	var out []coordinator.Task
+	for name := range e.Repositories {
+		m, err := a.Repository(ctx, name)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out,
+			coordinator.Task{Name: "keep the estate in " + name, Every: 5 * time.Second, Do: func(ctx context.Context) error { return a.keepEstate(ctx, m) }},
+			coordinator.Task{Name: "keep the journal in " + name, Every: time.Minute, Last: true, Do: func(ctx context.Context) error { return a.shipJournal(ctx, m) }},
+			coordinator.Task{Name: "sweep superseded WAL in " + name, Every: 30 * time.Second, Do: func(ctx context.Context) error { return sweep(ctx, m, e) }})
+	}
+	return append(out, coordinator.Task{Name: "anchor the journal", Every: time.Minute, Last: true, Do: a.Anchor}), nil
+}
+
+// sweep removes live ranges whose whole segment is durable.
+func sweep(ctx context.Context, m *repo.Meta, e *estate.Estate) error {
+	for _, s := range e.Stores {
+		keys := map[repo.WALKey]bool{}
+		if err := m.Sidecars(ctx, s.Name, func(k repo.WALKey, _ repo.Sidecar, live bool) error {
+			if live {
+				keys[k] = true
+			}
+			return nil
+		}); err != nil {
+			return err
+		}
+		for k := range keys {
+			if err := m.Sink(s.Name).SweepLive(ctx, k); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

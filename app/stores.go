@@ -1,0 +1,102 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/toolboxai/relight"
+	"github.com/toolboxai/relight/coordinator"
+	"github.com/toolboxai/relight/estate"
+	"github.com/toolboxai/relight/platform"
+	"github.com/toolboxai/relight/platform/process"
+	"github.com/toolboxai/relight/store/postgres"
+	"golang.org/x/sys/unix"
+)
+
+// findStore looks a store up; "" is the only one.
+func (a *App) findStore(name string) (*estate.Estate, estate.Store, error) {
+	e, err := a.Estate()
+	if err != nil {
+		return nil, estate.Store{}, err
+	}
+	names := slices.Sorted(maps.Keys(e.Stores))
+	if name == "" && len(names) == 1 {
+		name = names[0]
+	}
+	s, ok := e.Stores[name]
+	if !ok {
+		return nil, s, &relight.Error{Op: "find store", Subject: name, Code: relight.CodeUsage, Err: errors.New("the estate has no such store"),
+			Hint: "name one with --store: " + strings.Join(names, ", ")}
+	}
+	return e, s, nil
+}
+
+// connection joins a store's connection with its password, resolved only now.
+func (a *App) connection(ctx context.Context, s estate.Store) (string, error) {
+	if s.Password == "" {
+		return s.Connection, nil
+	}
+	value, err := a.resolveSecret(ctx, s.Password)
+	if err != nil {
+		return "", err
+	}
+	quoted := strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(value.Reveal())
+	return s.Connection + " password='" + quoted + "'", nil
+}
+
+// postgresStore is the data side of a store.
+func (a *App) postgresStore(ctx context.Context, e *estate.Estate, s estate.Store) (*postgres.Store, error) {
+	conn, err := a.connection(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	var invariants []postgres.Invariant
+	for _, i := range s.Invariants {
+		invariants = append(invariants, postgres.Invariant{Name: i.Name, Database: i.Database, Query: i.Query, Want: i.Expect})
+	}
+	return postgres.New(postgres.Config{Name: s.Name, Conn: conn, DataDir: s.Data, BinDir: s.Binaries, Owner: s.Owner,
+		Spool: spoolDir(e, s), Invariants: invariants},
+		postgres.Deps{Log: a.o.Log, Host: a.Host(), Now: a.o.Now, WALGet: []string{a.o.Executable, "wal-get"}}), nil
+}
+
+func spoolDir(e *estate.Estate, s estate.Store) string { return stateFile(e, "spool", s.Name) }
+
+// Platform is where the estate's services run.
+func (a *App) Platform() (platform.Platform, []relight.Service, error) {
+	e, err := a.Estate()
+	if err != nil {
+		return nil, nil, err
+	}
+	specs := map[string]process.Service{}
+	var services []relight.Service
+	for name, s := range e.Services {
+		p := s.Process
+		specs[name] = process.Service{Command: p.Command, User: p.User, Dir: p.Directory, Log: p.Log, StopBy: unix.SignalNum("SIG" + p.Signal),
+			Grace: p.StopAfter, Ready: p.Ready}
+		services = append(services, s.Service)
+	}
+	return process.New(specs, stateFile(e, "services"), a.Host(), a.o.Log, a.o.Now), services, nil
+}
+
+// live asks a store's server where it stands.
+func live(ctx context.Context, conn string) (coordinator.Live, error) {
+	c, err := pgx.Connect(ctx, conn)
+	if err != nil {
+		return coordinator.Live{}, err
+	}
+	defer func() { _ = c.Close(context.WithoutCancel(ctx)) }()
+	var lsn string
+	var timeline uint32
+	// The name of the current segment begins with the timeline; the control file's checkpoint lags behind a promotion.
+	err = c.QueryRow(ctx, `select pg_current_wal_flush_lsn()::text, ('x' || substr(pg_walfile_name(pg_current_wal_flush_lsn()), 1, 8))::bit(32)::int`).Scan(&lsn, &timeline)
+	if err != nil {
+		return coordinator.Live{}, err
+	}
+	at, err := relight.ParseLSN(lsn)
+	return coordinator.Live{Timeline: relight.TimelineID(timeline), LSN: at}, err
+}

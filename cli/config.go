@@ -1,0 +1,26 @@
+package cli
+
+import (
+	"github.com/spf13/cobra"
+)
+
+func (s *session) configCommands() *cobra.Command {
+	show := &cobra.Command{Use: "show", Short: "print the estate as relight understands it, defaults filled in", Args: cobra.NoArgs, Example: "  relight config show",
+		RunE: func(*cobra.Command, []string) error {
+			e, err := s.a.Estate()
+			if err != nil {
+				return err
+			}
+			return s.result(e.View())
+		}}
+	lint := &cobra.Command{Use: "lint", Short: "check relight.yaml", Args: cobra.NoArgs, Example: "  relight config lint --config relight.yaml",
+		RunE: func(*cobra.Command, []string) error {
+			e, err := s.a.Estate()
+			if err != nil {
+				return err
+			}
+			s.say("%s: no problem", e.File)
+			return nil
+		}}
+	return group("config", "read relight.yaml", show, lint)
+}

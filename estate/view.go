@@ -1,0 +1,64 @@
+package estate
+
+import "github.com/toolboxai/relight"
+
+// View is the estate as `relight config show` prints it: resolved, and with secrets as references only.
+type View struct {
+	Estate       string                     `json:"estate"`
+	File         string                     `json:"file"`
+	TimeZone     string                     `json:"time_zone"`
+	State        string                     `json:"state"`
+	Platform     string                     `json:"platform"`
+	Repositories map[string]RepositoryView  `json:"repositories"`
+	Stores       map[string]StoreView       `json:"stores"`
+	Services     map[string]relight.Service `json:"services"`
+	Runbooks     []string                   `json:"runbooks,omitempty"`
+	Contacts     map[string]string          `json:"contacts,omitempty"`
+}
+
+// RepositoryView is a repository as printed.
+type RepositoryView struct {
+	URL        string `json:"url"`
+	Credential string `json:"credential"`
+}
+
+// StoreView is a store as printed.
+type StoreView struct {
+	Kind         string   `json:"kind"`
+	Service      string   `json:"service"`
+	Data         string   `json:"data"`
+	Connection   string   `json:"connection"`
+	Password     string   `json:"password,omitempty"` // the reference
+	Binaries     string   `json:"binaries,omitempty"`
+	Repositories []string `json:"repositories"`
+	SpoolLimit   int64    `json:"spool_limit"`
+	Evidence     string   `json:"evidence"`
+	Sandbox      string   `json:"sandbox"`
+	BaseBackup   string   `json:"base_backup"`
+	RTO          string   `json:"rto"`
+	RPO          string   `json:"rpo"`
+	Invariants   []string `json:"invariants,omitempty"`
+}
+
+// View prints the estate.
+func (e *Estate) View() View {
+	v := View{Estate: e.Name, File: e.File, TimeZone: e.Zone.String(), State: e.State, Platform: e.Platform, Runbooks: e.Runbooks,
+		Repositories: map[string]RepositoryView{}, Stores: map[string]StoreView{}, Services: map[string]relight.Service{},
+		Contacts: map[string]string{"hotline": e.Contacts.Hotline, "bridge": e.Contacts.Bridge, "on_call": e.Contacts.OnCall}}
+	for name, r := range e.Repositories {
+		v.Repositories[name] = RepositoryView{URL: r.URL, Credential: r.Credential}
+	}
+	for name, s := range e.Stores {
+		sv := StoreView{Kind: s.Kind, Service: s.Service, Data: s.Data, Connection: s.Connection, Password: s.Password, Binaries: s.Binaries,
+			Repositories: s.Repositories, SpoolLimit: s.SpoolLimit, Evidence: s.Evidence, Sandbox: s.Sandbox, BaseBackup: s.BaseBackup.String(),
+			RTO: s.Objective.RTO.String(), RPO: s.Objective.RPO.String()}
+		for _, i := range s.Invariants {
+			sv.Invariants = append(sv.Invariants, i.Name)
+		}
+		v.Stores[name] = sv
+	}
+	for name, s := range e.Services {
+		v.Services[name] = s.Service
+	}
+	return v
+}
