@@ -70,7 +70,7 @@ func (r *reader) Read(p []byte) (n int, err error) {
 		n, err = r.rc.Read(p)
 		return err
 	})
-	if err != nil && err != io.EOF && f.Effect == Lose {
+	if err != nil && !errors.Is(err, io.EOF) && f.Effect == Lose {
 		n = 0 // the bytes are lost with the answer
 	}
 	return n, err

@@ -170,11 +170,12 @@ func TestSeededRepeats(t *testing.T) {
 		}
 		return log.String()
 	}
-	if run(1) != run(1) || run(1) == run(2) {
+	first, again, other := run(1), run(1), run(2)
+	if first != again || first == other {
 		t.Error("the seed does not decide")
 	}
 	for _, effect := range []string{"none", "refuse", "lose"} {
-		if !strings.Contains(run(1), effect) {
+		if !strings.Contains(first, effect) {
 			t.Errorf("never %s in 100 operations", effect)
 		}
 	}

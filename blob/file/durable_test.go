@@ -140,13 +140,13 @@ func TestPowerLossIsNoticed(t *testing.T) {
 func TestTakenNameIsDurable(t *testing.T) {
 	t.Parallel()
 	p := newPower(0)
-	s, root := openOn(t, p)
+	s, _ := openOn(t, p)
 	if err := store(s, "a/first", "x", false); err != nil {
 		t.Fatal(err)
 	}
 	at := slices.Index(p.log, "place first")
 	dying := newPower(at + 1) // the last call is the placing itself
-	s, root = openOn(t, dying)
+	s, root := openOn(t, dying)
 	if err := store(s, "a/first", "x", false); !errors.Is(err, errPower) {
 		t.Fatalf("the first writer: %v", err)
 	}

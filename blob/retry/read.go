@@ -98,10 +98,10 @@ func (r *reader) after(n int, err error) error {
 	if err == nil {
 		return nil
 	}
-	if err == io.EOF && r.left <= 0 {
+	if errors.Is(err, io.EOF) && r.left <= 0 {
 		return final{io.EOF}
 	}
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		err = io.ErrUnexpectedEOF
 	}
 	_ = r.rc.Close() // broken already

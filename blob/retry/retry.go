@@ -91,7 +91,7 @@ func (s *Storage) try(ctx context.Context, op, name string, act func(attempt int
 }
 
 func unmark(err error) error {
-	if f, ok := err.(final); ok { //nolint:errorlint // only the mark put on by this package, never one wrapped
+	if f := (final{}); errors.As(err, &f) {
 		return f.error
 	}
 	return err
@@ -158,7 +158,7 @@ type source struct {
 
 func (s *source) Read(p []byte) (int, error) {
 	n, err := s.ReadSeeker.Read(p)
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		s.err = err
 	}
 	return n, err

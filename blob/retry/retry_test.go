@@ -206,7 +206,7 @@ func TestCallersErrorsAreNotRepeated(t *testing.T) {
 		t.Fatal(err)
 	}
 	mine := errors.New("mine")
-	if err := r.List(t.Context(), "", func(blob.Info) error { return mine }); err != mine {
+	if err := r.List(t.Context(), "", func(blob.Info) error { return mine }); !errors.Is(err, mine) {
 		t.Errorf("list ends with %v", err)
 	}
 	if n := len(s.Ops()); n != 2 {

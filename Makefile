@@ -1,0 +1,73 @@
+# The two commands that matter are `make demo` and `make test`; both install what is missing first.
+#
+#   make demo    protect a scratch PostgreSQL, destroy it, recover it, prove it
+#   make test    everything that CI runs: lint, unit tests under the race detector, real servers, crash matrices, budget
+#   make check   build, vet, lint, the rules of the house, unit tests: what to run before a commit
+#   make bench   benchmarks
+#   make soak    the exhaustive fault runs, for hours
+#
+# Building the linter costs about 105 CPU-seconds, once; it lies in bin/ afterwards.
+#
+# DEMO adds arguments to the demonstration: make demo DEMO="--scenario infrastructure-loss --keep".
+
+BIN     ?= bin/relight
+DEMO    ?=
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS := -s -w -X github.com/toolboxai/relight/cli.version=$(VERSION)
+TAGS    := pg,slow
+
+export GOFLAGS := $(GOFLAGS) -buildvcs=false
+
+.PHONY: demo test check bench soak build lint vet house unit race servers budget setup clean
+
+demo:
+	@tools/setup.sh demo
+	@$(MAKE) --no-print-directory build
+	@$(BIN) demo $(DEMO)
+
+build:
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/relight
+
+# Everything that CI runs, set-up included.
+test: setup build vet lint race servers budget
+
+check: build vet lint house unit
+
+setup:
+	@tools/setup.sh test
+
+vet:
+	go vet ./...
+	go vet -tags $(TAGS) ./...
+
+lint: bin/golangci-lint
+	bin/golangci-lint run ./...
+
+bin/golangci-lint: tools/go.mod tools/go.sum
+	go -C tools build -trimpath -o ../bin/golangci-lint github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+
+house:
+	go test ./internal/house
+
+unit:
+	go test ./...
+
+race:
+	go test -race -timeout 10m ./...
+
+# Real servers and crash matrices. Two packages at a time: each starts servers of its own.
+servers:
+	go test -tags $(TAGS) -timeout 14m -p 2 ./...
+
+budget:
+	@tools/budget.sh
+
+bench:
+	go test -run '^$$' -bench . -benchmem ./...
+
+soak:
+	@tools/setup.sh test
+	go test -tags $(TAGS),soak -timeout 24h -count=1 -p 1 ./...
+
+clean:
+	rm -rf bin
