@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/toolboxai/relight"
 	"github.com/toolboxai/relight/blob"
@@ -182,6 +183,44 @@ func BenchmarkRestore(b *testing.B) {
 				}
 				if err := g.Wait(); err != nil {
 					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkSnapshots lists 2,880 snapshots (15 minutes for 30 days), half of them verified, with and without cache.
+func BenchmarkSnapshots(b *testing.B) {
+	ctx := context.Background()
+	s := openFile(b)
+	v := newVault(b, s)
+	m := v.writer(b, s, "")
+	for i := range 2880 {
+		at := testTime.Add(time.Duration(i) * 15 * time.Minute)
+		id, err := m.snapshotID("main", at, "")
+		if err != nil {
+			b.Fatal(err)
+		}
+		man := Manifest{Snapshot: relight.Snapshot{ID: id, Store: "main", Host: "db1", Started: at, Facts: []byte(`{"system":"7"}`)}, Format: 1, Tree: make([]ChunkID, 10)}
+		if err := m.putSigned(ctx, "manifest", snapName("main", id), man, sealedMeta); err != nil {
+			b.Fatal(err)
+		}
+		if i%2 == 0 {
+			if err := m.PutChecked(ctx, Checked{Store: "main", Snapshot: id, At: at, OK: true}); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	for _, cached := range []bool{false, true} {
+		b.Run(fmt.Sprintf("cached=%v", cached), func(b *testing.B) {
+			dir := ""
+			if cached {
+				dir = b.TempDir()
+			}
+			for b.Loop() {
+				all, err := v.writer(b, s, dir).Snapshots(ctx, "main")
+				if err != nil || len(all) != 2880 || all[2878].State != relight.Intact {
+					b.Fatal(len(all), err)
 				}
 			}
 		})

@@ -187,10 +187,8 @@ func (x *chunkIndex) fetch(ctx context.Context, listed map[string]bool) error {
 	found := 0
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(indexFetches)
-	for _, name := range slices.Sorted(maps.Keys(listed)) {
-		if x.st.objects[name] {
-			continue
-		}
+	news := slices.DeleteFunc(slices.Sorted(maps.Keys(listed)), func(name string) bool { return x.st.objects[name] })
+	for _, name := range news {
 		g.Go(func() error {
 			sealed, err := getAll(gctx, x.s, name, indexMax)
 			if errors.Is(err, blob.ErrNotFound) {

@@ -47,7 +47,8 @@ func (d *Damage) Error() string {
 func (d *Damage) Is(target error) bool { return target == ErrCorrupt }
 
 // VerifySnapshot reads back every chunk that a snapshot needs, each once and in the order of the packs. Damage
-// is reported whole, as a *Damage inside a relight.Error with CodeVerification. When the keys at hand can sign, the
+// is reported whole, as a *Damage inside a relight.Error with CodeVerification. progress may be nil; it is called by one
+// goroutine at a time. When the keys at hand can sign, the
 // outcome is recorded, and with it the snapshot's state.
 func (r *Reader) VerifySnapshot(ctx context.Context, man Manifest, workers int, progress func(relight.Progress)) error {
 	v := &verification{r: r, man: man, progress: progress, files: map[string]bool{}, objects: map[string]bool{}, lost: map[ChunkID]bool{}}
@@ -189,12 +190,11 @@ func (v *verification) took(w want, plain []byte, err error) error {
 		v.lose(w.id, "", err)
 	}
 	v.mu.Lock()
+	defer v.mu.Unlock()
 	v.done += int64(w.at.frame)
 	v.chunks++
-	done := v.done
-	v.mu.Unlock()
 	if v.progress != nil {
-		v.progress(relight.Progress{Phase: "verify", Done: done, Total: v.total, Unit: "bytes"})
+		v.progress(relight.Progress{Phase: "verify", Done: v.done, Total: v.total, Unit: "bytes"})
 	}
 	return nil
 }

@@ -58,9 +58,13 @@ func eachFault(base *mem.Storage, faults []fault.Fault, work func(blob.Storage) 
 	if err := work(counting); err != nil {
 		return fmt.Errorf("run without faults: %w", err)
 	}
-	total := len(counting.Ops())
+	all := counting.Ops()
+	total := len(all)
 	for seq := 1; seq <= total; seq++ {
 		for _, f := range faults {
+			if all[seq-1].Kind == fault.Read && (f.Effect == fault.Lose || f.Effect == fault.Die) {
+				continue // for a Read these are what Refuse and DieLate are
+			}
 			c := fault.Case{Fault: f, Storage: base.Clone()}
 			faulty := fault.New(c.Storage, fault.At(seq, f))
 			c.Err = work(faulty)
