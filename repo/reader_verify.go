@@ -47,9 +47,9 @@ func (d *Damage) Error() string {
 func (d *Damage) Is(target error) bool { return target == ErrCorrupt }
 
 // VerifySnapshot reads back every chunk that a snapshot needs, each once and in the order of the packs. Damage
-// is reported whole, as a *Damage inside a relight.Error with CodeVerification. progress may be nil; it is called by one
-// goroutine at a time. When the keys at hand can sign, the
-// outcome is recorded, and with it the snapshot's state.
+// is reported whole, as a *Damage inside a relight.Error with CodeVerification. progress may be nil; it is called
+// by one goroutine at a time. When the keys at hand can sign, the outcome is recorded, and with it the snapshot's
+// state.
 func (r *Reader) VerifySnapshot(ctx context.Context, man Manifest, workers int, progress func(relight.Progress)) error {
 	v := &verification{r: r, man: man, progress: progress, files: map[string]bool{}, objects: map[string]bool{}, lost: map[ChunkID]bool{}}
 	if err := v.run(ctx, min(max(workers, 1), verifyLimit)); err != nil {
