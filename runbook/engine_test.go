@@ -76,6 +76,35 @@ func TestNothingIsDestroyedUnconfirmed(t *testing.T) {
 	}
 }
 
+// sloppy types something else.
+type sloppy struct{ honest }
+
+func (sloppy) Confirm(context.Context, runbook.Question) (string, error) { return "yes", nil }
+
+func TestAnotherNameDoesNotConfirm(t *testing.T) {
+	t.Parallel()
+	w, log := newWorld(), &mortal{store: &store{}}
+	st, err := engine(t, w, log, sloppy{honest{w: w}}).Start(ctx, compile(t, w, source(step("A", wipe))), opts())
+	wantCode(t, err, relight.CodeWaiting)
+	wantStatus(t, st, relight.RunWaiting)
+	if len(w.effects) > 0 || slices.Contains(log.kinds("a"), runbook.EventConfirmed) {
+		t.Errorf("effects %v, events %v", w.effects, log.kinds("a"))
+	}
+}
+
+// TestAFailureHaltsOtherBranches: what does not depend on the failed step does not begin either.
+func TestAFailureHaltsOtherBranches(t *testing.T) {
+	t.Parallel()
+	w, log := newWorld(), &mortal{store: &store{}}
+	w.broken["a"] = 1
+	rb := compile(t, w, source(step("A", `{id: a, do: fake.plain, with: {key: a}}`), step("B", `{id: b, do: fake.plain, with: {key: b}, needs: []}`)))
+	st, err := engine(t, w, log, runbook.Nobody{}, func(c *runbook.Config) { c.Parallel = 1 }).Start(ctx, rb, opts())
+	wantCode(t, err, relight.CodeFailed)
+	if st.Step("b").Status != runbook.StepPending || len(w.effects) > 0 {
+		t.Errorf("b is %s, effects %v", st.Step("b").Status, w.effects)
+	}
+}
+
 func TestConfirmationHoldsForItsPlanOnly(t *testing.T) {
 	t.Parallel()
 	w, log := newWorld(), &mortal{store: &store{}}
