@@ -18,6 +18,8 @@ type archive struct {
 	store string
 	bases []base // oldest first
 	lines map[lineKey]*line
+	// covered is the newest moment, per cluster, at which an idle server is known to have written nothing beyond a position.
+	covered map[relight.SystemID]relight.Point
 }
 
 // lineKey names one timeline of one cluster.
@@ -80,7 +82,22 @@ func loadArchive(ctx context.Context, m *repo.Meta, store string) (*archive, err
 	}
 	a.addGaps(gaps)
 	a.arrange()
-	return a, nil
+	return a, a.loadCoverage(ctx, m)
+}
+
+func (a *archive) loadCoverage(ctx context.Context, m *repo.Meta) error {
+	a.covered = map[relight.SystemID]relight.Point{}
+	for k := range a.lines {
+		if _, asked := a.covered[k.System]; asked {
+			continue
+		}
+		p, err := m.Coverage(ctx, a.store, k.System)
+		if err != nil {
+			return fmt.Errorf("read how far store %s is covered: %w", a.store, err)
+		}
+		a.covered[k.System] = p
+	}
+	return nil
 }
 
 func (a *archive) loadBases(ctx context.Context, m *repo.Meta) error {
@@ -220,6 +237,9 @@ func (a *archive) reach(b base, l *line) reach {
 	}
 	if br, ok := walfile.At(l.path, max(r.End, 1)-1); ok {
 		r.Timeline = br.Timeline
+	}
+	if p := a.covered[l.key.System]; p.Timeline == r.Timeline && p.LSN <= r.End && p.LSN >= r.LastEnd && p.Time.After(r.CoveredAt) {
+		r.CoveredAt = p.Time
 	}
 	return r
 }

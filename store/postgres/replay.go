@@ -25,9 +25,6 @@ func (r *restore) recover(ctx context.Context) (err error) {
 	if err := r.state.write(r.layout.dir); err != nil {
 		return err
 	}
-	if err := r.touch("recovery.signal"); err != nil {
-		return err
-	}
 	place, err := r.makePlace()
 	if err != nil {
 		return err
@@ -53,10 +50,10 @@ func (r *restore) recover(ctx context.Context) (err error) {
 	if err := r.afterPromotion(ctx, srv); err != nil {
 		return errors.Join(err, srv.shutdown(ctx), r.disarm())
 	}
-	if err := r.check(ctx, srv); err != nil {
-		return errors.Join(err, srv.shutdown(ctx))
+	if err := errors.Join(r.check(ctx, srv), srv.shutdown(ctx)); err != nil {
+		return errors.Join(err, r.tidy())
 	}
-	if err := errors.Join(srv.shutdown(ctx), r.tidy()); err != nil {
+	if err := r.tidy(); err != nil {
 		return err
 	}
 	return r.checkStopped(ctx)
@@ -85,14 +82,6 @@ func (r *restore) checkStopped(ctx context.Context) error {
 	}
 	r.out.Verified = true
 	return nil
-}
-
-func (r *restore) touch(name string) error {
-	path := filepath.Join(r.layout.dir, name)
-	if err := os.WriteFile(path, nil, 0o600); err != nil {
-		return err
-	}
-	return r.own(path)
 }
 
 // makePlace makes a private directory with short paths for sockets and empty configuration, which only the server's user and root enter.
@@ -150,13 +139,22 @@ func (r *restore) startServer(ctx context.Context, place, socket string) (*serve
 	}
 	argv := append([]string{filepath.Join(r.bin, "postgres"), "-D", r.layout.dir}, r.settings(place, socket)...)
 	proc, err := r.s.host.Start(context.WithoutCancel(ctx), host.Command{
-		Argv: argv, Dir: place, User: user, Stdout: log, Stderr: log, What: "postgres recovering " + r.layout.dir, StopBy: syscall.SIGINT, Started: r.o.Started,
+		Argv: argv, Dir: place, User: user, Stdout: log, Stderr: log, What: "postgres recovering " + r.layout.dir, StopBy: syscall.SIGINT, Started: r.started,
 	})
 	if err != nil {
 		return nil, err
 	}
 	conn := fmt.Sprintf("host=%s port=5432 user=%s dbname=template1 sslmode=disable", place, quoteConn(r.plan.Base.Facts.Superuser))
 	return &server{proc: proc, log: log, conn: conn}, nil
+}
+
+// started notes the server's process id in the directory, and hands the handle on, before the server does anything.
+func (r *restore) started(ctx context.Context, h relight.Handle) error {
+	r.state.Server = h.PID
+	if err := r.state.write(r.layout.dir); err != nil || r.o.Started == nil {
+		return err
+	}
+	return r.o.Started(ctx, h)
 }
 
 func quoteConn(v string) string {
@@ -169,7 +167,7 @@ func (r *restore) settings(place, socket string) []string {
 	f := r.plan.Base.Facts.Settings
 	set := [][2]string{
 		{"config_file", filepath.Join(place, "postgresql.conf")}, {"hba_file", filepath.Join(place, "pg_hba.conf")}, {"ident_file", filepath.Join(place, "pg_ident.conf")},
-		{"external_pid_file", ""}, {"listen_addresses", ""}, {"unix_socket_directories", place}, {"unix_socket_permissions", "0700"}, {"port", "5432"}, {"ssl", "off"},
+		{"listen_addresses", ""}, {"unix_socket_directories", place}, {"unix_socket_permissions", "0700"}, {"port", "5432"}, {"ssl", "off"},
 		{"archive_mode", "off"}, {"archive_command", ""}, {"archive_library", ""}, {"primary_conninfo", ""}, {"primary_slot_name", ""},
 		{"synchronous_standby_names", ""}, {"max_logical_replication_workers", "0"}, {"hot_standby", "off"}, {"restart_after_crash", "off"},
 		{"archive_cleanup_command", ""}, {"recovery_end_command", ""}, {"recovery_min_apply_delay", "0"},
@@ -190,22 +188,10 @@ func (r *restore) settings(place, socket string) []string {
 
 func atLeast(n, least int) string { return strconv.Itoa(max(n, least)) }
 
-// targetSettings name exactly one target and clear the others, which ALTER SYSTEM may have left.
+// targetSettings name exactly one target and clear the others, which ALTER SYSTEM may have left. The server takes arguments in order
+// and objects to a second target, even an empty one, once one is set: so the target comes last.
 func (r *restore) targetSettings() [][2]string {
 	t := r.plan.Server
-	value := map[string]string{}
-	switch t.Kind {
-	case relight.TargetImmediate:
-		value["recovery_target"] = "immediate"
-	case relight.TargetTime:
-		value["recovery_target_time"] = stamp(t.Time)
-	case relight.TargetLSN:
-		value["recovery_target_lsn"] = t.LSN.String()
-	case relight.TargetXID:
-		value["recovery_target_xid"] = strconv.FormatUint(uint64(t.XID), 10)
-	case relight.TargetName:
-		value["recovery_target_name"] = t.Name
-	}
 	inclusive := "on"
 	if t.Exclusive {
 		inclusive = "off"
@@ -214,10 +200,33 @@ func (r *restore) targetSettings() [][2]string {
 		{"recovery_target_timeline", strconv.FormatUint(uint64(r.plan.Timeline), 10)},
 		{"recovery_target_inclusive", inclusive}, {"recovery_target_action", "promote"},
 	}
-	for _, name := range []string{"recovery_target", "recovery_target_time", "recovery_target_lsn", "recovery_target_xid", "recovery_target_name"} {
-		set = append(set, [2]string{name, value[name]})
+	name, value := serverTarget(t)
+	for _, other := range []string{"recovery_target", "recovery_target_time", "recovery_target_lsn", "recovery_target_xid", "recovery_target_name"} {
+		if other != name {
+			set = append(set, [2]string{other, ""})
+		}
+	}
+	if name != "" {
+		set = append(set, [2]string{name, value})
 	}
 	return set
+}
+
+// serverTarget is the server's setting for a target; none for the end of WAL.
+func serverTarget(t relight.RecoveryTarget) (name, value string) {
+	switch t.Kind {
+	case relight.TargetImmediate:
+		return "recovery_target", "immediate"
+	case relight.TargetTime:
+		return "recovery_target_time", stamp(t.Time)
+	case relight.TargetLSN:
+		return "recovery_target_lsn", t.LSN.String()
+	case relight.TargetXID:
+		return "recovery_target_xid", strconv.FormatUint(uint64(t.XID), 10)
+	case relight.TargetName:
+		return "recovery_target_name", t.Name
+	}
+	return "", ""
 }
 
 // restoreCommand is run by a shell, in the data directory; % begins a placeholder.
@@ -371,9 +380,13 @@ func (r *restore) disarm() error {
 	return os.Rename(path, path+".unverified")
 }
 
-// tidy removes what recovery leaves behind.
+// tidy removes what recovery leaves behind, and notes how the server was shut down.
 func (r *restore) tidy() error {
 	var errs []error
+	if c, err := readControl(r.layout.dir); err == nil && c.State == stateShutdown {
+		r.state.Checkpoint = c.Checkpoint
+		errs = append(errs, r.state.write(r.layout.dir))
+	}
 	for _, name := range []string{labelName + ".old", mapName + ".old", "recovery.signal", "postmaster.opts"} {
 		errs = append(errs, removeIfThere(filepath.Join(r.layout.dir, name)))
 	}

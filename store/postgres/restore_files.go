@@ -71,6 +71,11 @@ func (r *restore) dropOwn() error {
 // makeSpaces makes the tablespaces' places. A version directory that is there is set aside, or removed if the half restore of
 // before made it.
 func (r *restore) makeSpaces(suffix string) error {
+	if r.t.Sandbox && len(r.layout.spaces) > 0 {
+		if err := r.makeDir(r.layout.dir+".tblspc", 0o700); err != nil {
+			return r.explain(err)
+		}
+	}
 	for _, sp := range r.layout.spaces {
 		if err := r.makeDir(sp.Place, 0o700); err != nil {
 			return r.explain(err)
@@ -212,6 +217,9 @@ func (r *restore) seal(ctx context.Context, e repo.Entry) error {
 	if err := r.dropResidue(); err != nil {
 		return err
 	}
+	if err := r.touch("recovery.signal"); err != nil { // before pg_control: whatever starts from here can only recover
+		return err
+	}
 	places := []string{r.layout.dir}
 	for _, sp := range r.layout.spaces {
 		places = append(places, sp.Place)
@@ -232,6 +240,14 @@ func (r *restore) seal(ctx context.Context, e repo.Entry) error {
 		return err
 	}
 	return host.SyncDir(filepath.Join(r.layout.dir, "global"))
+}
+
+func (r *restore) touch(name string) error {
+	path := filepath.Join(r.layout.dir, name)
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		return err
+	}
+	return r.own(path)
 }
 
 // dropResidue removes what would make the recovered server a standby, or send it to the source's archive, once it is

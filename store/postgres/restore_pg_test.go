@@ -26,10 +26,7 @@ func TestRestoreLatestKeepsEveryAcknowledgedCommit(t *testing.T) {
 	st.srv.Kill()
 
 	dir := filepath.Join(st.srv.Root, "restored")
-	var handles []relight.Handle
-	out, srv := st.mustRestore(dir, relight.RecoveryTarget{Kind: relight.TargetLatest}, store.RestoreOptions{VerifyBefore: true, Verify: true,
-		Started: nil})
-	_ = handles
+	out, srv := st.mustRestore(dir, relight.RecoveryTarget{Kind: relight.TargetLatest}, store.RestoreOptions{VerifyBefore: true, Verify: true})
 	if out.Snapshot != snap.ID || !out.Verified || out.NewLine != 2 || out.LastCommit.IsZero() || out.Reached.LSN == 0 {
 		t.Errorf("restored: %+v", out)
 	}

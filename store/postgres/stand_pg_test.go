@@ -217,3 +217,10 @@ func (st *pgStand) bankFor(b *pgtest.Bank, n int) {
 	cancel()
 	<-done
 }
+
+func startedInto(h *relight.Handle) func(context.Context, relight.Handle) error {
+	return func(_ context.Context, got relight.Handle) error {
+		*h = got
+		return nil
+	}
+}

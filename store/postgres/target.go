@@ -35,6 +35,10 @@ type restoreState struct {
 	Finished time.Time             `json:"finished,omitzero"`
 	Restored *relight.Restored     `json:"restored,omitempty"`
 	Why      string                `json:"why,omitempty"`
+	// Server and Checkpoint recognise what our own server left: its process id, which a server that is killed leaves in
+	// postmaster.pid, and the checkpoint of its clean shutdown.
+	Server     int         `json:"server,omitempty"`
+	Checkpoint relight.LSN `json:"checkpoint,omitempty"`
 }
 
 func readState(dir string) (restoreState, error) {
@@ -128,7 +132,7 @@ func occupant(dir string) (occupancy, string, error) {
 	st, serr := readState(dir)
 	c, cerr := readControl(dir)
 	switch {
-	case serr == nil && st.Progress != restoreDone && (errors.Is(cerr, fs.ErrNotExist) || cerr == nil && neverPromoted(c)):
+	case serr == nil && st.Progress != restoreDone && ours(dir, st, c, cerr):
 		return unfinished, "", nil
 	case cerr == nil:
 		return occupied, fmt.Sprintf("cluster %s, %s, last written %s", c.System, c.State, c.Time.Format(time.RFC3339)), nil
@@ -136,8 +140,16 @@ func occupant(dir string) (occupancy, string, error) {
 	return occupied, "files that are no whole cluster", nil
 }
 
-func neverPromoted(c control) bool {
-	return c.State == stateArchiveRecovery || c.State == stateShutdownInRecovery || c.State == stateStartup || c.State == stateCrashRecovery
+// ours tells whether nobody but an unfinished restore has worked on a directory: no server can have started without pg_control, none
+// could have done anything but recover while recovery.signal is there, the last one to run was our own, or it was shut down by us and never started again.
+func ours(dir string, st restoreState, c control, cerr error) bool {
+	switch {
+	case errors.Is(cerr, fs.ErrNotExist), exists(filepath.Join(dir, "recovery.signal")):
+		return true
+	case st.Server != 0 && pidFile(dir) == st.Server:
+		return true
+	}
+	return cerr == nil && st.Checkpoint != 0 && c.State == stateShutdown && c.Checkpoint == st.Checkpoint
 }
 
 // running tells which process works on a data directory: the server of its pid file, or any process that stands in it, as all

@@ -1,0 +1,309 @@
+//go:build pg
+
+package postgres
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/toolboxai/relight"
+	"github.com/toolboxai/relight/internal/pgtest"
+	"github.com/toolboxai/relight/repo"
+	"github.com/toolboxai/relight/store"
+)
+
+// entries lists a snapshot.
+func (st *pgStand) entries(id relight.SnapshotID) map[string]repo.Entry {
+	st.t.Helper()
+	man, err := st.meta.Manifest(st.t.Context(), "main", id)
+	check(st.t, err)
+	out := map[string]repo.Entry{}
+	check(st.t, st.meta.Entries(st.t.Context(), man, func(e repo.Entry) error {
+		out[e.Path] = e
+		return nil
+	}))
+	return out
+}
+
+// content reads one file of a snapshot.
+func (st *pgStand) content(id relight.SnapshotID, path string) string {
+	st.t.Helper()
+	man, err := st.meta.Manifest(st.t.Context(), "main", id)
+	check(st.t, err)
+	var b bytes.Buffer
+	check(st.t, st.reader(st.blobs).Copy(st.t.Context(), man, st.entries(id)[path], &b))
+	return b.String()
+}
+
+// tryBackup takes a backup with another configuration and returns its error.
+func (st *pgStand) tryBackup(change func(*Config), o store.BackupOptions) (relight.Snapshot, error) {
+	st.t.Helper()
+	c := st.config
+	change(&c)
+	w, err := st.meta.NewSnapshot(st.t.Context(), "main", repo.SnapshotOptions{Kind: "full"})
+	check(st.t, err)
+	return New(c, st.deps).Backup(st.t.Context(), w, o)
+}
+
+func TestTrap01LabelIsKeptByteForByteAndWithoutItNothingStarts(t *testing.T) {
+	t.Parallel()
+	st := newPGStand(t)
+	st.follow()
+	snap := st.backup()
+	f, err := FactsOf(snap)
+	check(t, err)
+	label := st.content(snap.ID, "backup_label")
+	want := fmt.Sprintf("START WAL LOCATION: %s (file ", f.StartLSN)
+	if !strings.HasPrefix(label, want) || !strings.HasSuffix(label, "START TIMELINE: 1\n") {
+		t.Errorf("backup_label is %q", label)
+	}
+	if exists(filepath.Join(st.srv.Dir, "backup_label")) {
+		t.Error("backup_label was written into the live directory")
+	}
+	dir := filepath.Join(st.srv.Root, "half")
+	ctx, cancel := context.WithCancel(t.Context())
+	_, err = st.store.Restore(ctx, st.reader(st.blobs), point(relight.RecoveryTarget{Kind: relight.TargetLatest}), store.Target{Directory: dir},
+		store.RestoreOptions{Progress: func(p relight.Progress) {
+			if p.Phase == "copy" && p.Done > p.Total/2 {
+				cancel()
+			}
+		}})
+	if err == nil {
+		t.Fatal("the cancelled restore succeeded")
+	}
+	if exists(filepath.Join(dir, controlName)) {
+		t.Error("a half-restored directory has a pg_control")
+	}
+	if out, err := st.srv.Command(t.Context(), "postgres", "-D", dir).CombinedOutput(); err == nil {
+		t.Errorf("a server started from a half-restored directory: %s", out)
+	}
+	if _, err := st.restoreInto(dir, relight.RecoveryTarget{Kind: relight.TargetLatest}, store.RestoreOptions{}); err != nil {
+		t.Errorf("the restore cannot be done again: %v", err)
+	}
+	if got, err := RestoreState(dir, point(relight.RecoveryTarget{Kind: relight.TargetLatest})); err != nil || got.State != "done" || got.Restored == nil {
+		t.Errorf("state of the finished restore: %+v, %v", got, err)
+	}
+	if got, err := RestoreState(dir, point(relight.RecoveryTarget{Kind: relight.TargetImmediate})); err != nil || got.State != "not-done" {
+		t.Errorf("state of another restore: %+v, %v", got, err)
+	}
+}
+
+func TestTrap03StandbyPromotedDuringItsBackup(t *testing.T) {
+	t.Parallel()
+	primary := pgtest.New(t, "--wal-segsize=1")
+	primary.Start()
+	root := pgtest.Root(t)
+	standby := pgtest.At(t, root, filepath.Join(root, "data"))
+	check(t, os.Chmod(root, 0o777))
+	if out, err := standby.Command(t.Context(), "pg_basebackup", "-D", standby.Dir, "-R", "-c", "fast", "-d", primary.DSN("postgres")).CombinedOutput(); err != nil {
+		t.Fatalf("pg_basebackup: %v\n%s", err, out)
+	}
+	standby.Start()
+	st := standOver(t, standby)
+	var once sync.Once
+	_, err := st.tryBackup(func(*Config) {}, store.BackupOptions{Progress: func(relight.Progress) {
+		once.Do(func() { standby.Query(`select pg_promote()`) })
+	}})
+	if err == nil || !strings.Contains(err.Error(), "promoted") || relight.HintOf(err) == "" {
+		t.Errorf("backup of a standby that was promoted meanwhile: %v", err)
+	}
+	if snaps, err := st.meta.Snapshots(t.Context(), "main"); err != nil || len(snaps) != 0 {
+		t.Errorf("snapshots %v, %v", snaps, err)
+	}
+}
+
+func TestTrap04BackupWithoutItsWALDurableFails(t *testing.T) {
+	t.Parallel()
+	st := newPGStand(t) // nobody streams
+	_, err := st.tryBackup(func(c *Config) { c.DurableWait = 300 * time.Millisecond }, store.BackupOptions{})
+	if err == nil || !strings.Contains(relight.HintOf(err), "relight serve") {
+		t.Errorf("backup without a receiver: %v", err)
+	}
+	if snaps, err := st.meta.Snapshots(t.Context(), "main"); err != nil || len(snaps) != 0 {
+		t.Errorf("snapshots %v, %v", snaps, err)
+	}
+}
+
+// The server's own pg_basebackup is the measure of what belongs into a backup.
+func TestTrap05ListIsExactlyTheServers(t *testing.T) {
+	t.Parallel()
+	st := newPGStand(t, "autovacuum=off")
+	st.follow()
+	space := filepath.Join(st.srv.Root, "space")
+	st.srv.Exec(`create unlogged table u (i int primary key)`, `insert into u select generate_series(1, 100)`, `create table kept as select 1`)
+	makeSpace(t, st.srv, space)
+	st.srv.Exec(`create table t (i int) tablespace space`, `create unlogged table tu (i int) tablespace space`, `insert into tu values (1)`, `checkpoint`)
+	database := st.srv.Query(`select oid from pg_database where datname = 'postgres'`)
+	for _, junk := range []string{
+		"base/pgsql_tmp/pgsql_tmp1.0", "base/" + database + "/t3_99999", "base/" + database + "/t3_99999_fsm.1", "global/pg_internal.init.5", "pg_internal.init",
+		"postgresql.auto.conf.tmp", "backup_manifest", "current_logfiles.tmp", "pg_replslot/x/state", "pg_stat_tmp/x", "pg_notify/0099", "pg_serial/0099",
+		"pg_snapshots/x", "pg_subtrans/0099", "pg_dynshmem/x", "kept_file", "kept_dir/file",
+	} {
+		path := filepath.Join(st.srv.Dir, junk)
+		check(t, os.MkdirAll(filepath.Dir(path), 0o700))
+		check(t, os.WriteFile(path, []byte("junk"), 0o600))
+		if os.Geteuid() == 0 {
+			uid, gid := owner(t, st.srv.Dir)
+			check(t, os.Chown(path, uid, gid))
+			check(t, os.Chown(filepath.Dir(path), uid, gid))
+		}
+	}
+	mine := map[string]bool{}
+	for p, e := range st.entries(st.backup().ID) {
+		mine[p] = true
+		if _, ok := relationFile(p); ok != e.Paged {
+			t.Errorf("%s: paged is %v", p, e.Paged)
+		}
+	}
+	check(t, os.Remove(filepath.Join(st.srv.Dir, "backup_manifest"))) // else pg_basebackup complains about its own
+	theirs := listBaseBackup(t, st.srv, space)
+	for p := range theirs {
+		if !mine[p] {
+			t.Errorf("%s is in the server's own backup and not in ours", p)
+		}
+	}
+	for p := range mine {
+		if !theirs[p] {
+			t.Errorf("%s is in our backup and not in the server's own", p)
+		}
+	}
+	if len(mine) < 900 {
+		t.Errorf("only %d entries", len(mine))
+	}
+}
+
+func owner(t *testing.T, path string) (int, int) {
+	t.Helper()
+	e, err := os.Stat(path)
+	check(t, err)
+	x := entryOf("x", e)
+	return x.UID, x.GID
+}
+
+func makeSpace(t *testing.T, srv *pgtest.Server, dir string) {
+	t.Helper()
+	check(t, os.Mkdir(dir, 0o700))
+	uid, gid := owner(t, srv.Dir)
+	check(t, os.Chown(dir, uid, gid))
+	srv.Exec(`create tablespace space location '` + dir + `'`)
+}
+
+func listBaseBackup(t *testing.T, srv *pgtest.Server, space string) map[string]bool {
+	t.Helper()
+	dir := filepath.Join(srv.Root, "theirs")
+	cmd := srv.Command(t.Context(), "pg_basebackup", "-D", dir, "-X", "none", "-c", "fast", "--no-manifest", "-T", space+"="+dir+"-space", "-d", srv.DSN("postgres"))
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("pg_basebackup: %v\n%s", err, out)
+	}
+	out := map[string]bool{}
+	var walk func(root, prefix string)
+	walk = func(root, prefix string) {
+		check(t, filepath.WalkDir(root, func(path string, e fs.DirEntry, err error) error {
+			check(t, err)
+			rel, _ := filepath.Rel(root, path)
+			rel = filepath.Join(prefix, rel)
+			out[rel] = true
+			if e.Type()&fs.ModeSymlink != 0 {
+				to, err := os.Readlink(path)
+				check(t, err)
+				walk(to, rel)
+			}
+			return nil
+		}))
+	}
+	walk(dir, "")
+	out["tablespace_map"] = true // pg_basebackup turns it into links
+	return out
+}
+
+func TestTrap06FilesVanishGrowAndShrinkDuringTheBackup(t *testing.T) {
+	t.Parallel()
+	st := newPGStand(t)
+	st.follow()
+	bank := &pgtest.Bank{Accounts: 100, Balance: 1000}
+	bank.Create(t, st.srv)
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() { bank.Run(ctx, st.srv.DSN("postgres"), 2) })
+	wg.Go(func() {
+		for i := 0; ctx.Err() == nil; i++ {
+			name := fmt.Sprintf("churn%d", i%5)
+			st.srv.Exec(`drop table if exists `+name, `create table `+name+` as select i, repeat('z', 500) as pad from generate_series(1, 3000) i`,
+				`delete from `+name+` where i > 100`, `vacuum `+name, `truncate `+name)
+		}
+	})
+	var last relight.Snapshot
+	for range 4 {
+		last = st.backup()
+	}
+	cancel()
+	wg.Wait()
+	st.durable()
+	if last.Files == 0 {
+		t.Fatalf("snapshot %+v", last)
+	}
+	_, srv := st.mustRestore(filepath.Join(st.srv.Root, "restored"), relight.RecoveryTarget{Kind: relight.TargetLatest}, store.RestoreOptions{Verify: true})
+	if lost := bank.Missing(t, srv.DSN("postgres")); len(lost) > 0 {
+		t.Errorf("lost %d transfers", len(lost))
+	}
+}
+
+// damagePage overwrites part of a page of a table's file; with lsn, it puts a position into the page's header.
+func damagePage(t *testing.T, path string, block int64, lsn relight.LSN) {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	check(t, err)
+	defer func() { _ = f.Close() }()
+	_, err = f.WriteAt([]byte("damaged!"), block*8192+4000)
+	check(t, err)
+	if lsn != 0 {
+		b := binary.LittleEndian.AppendUint32(nil, uint32(lsn>>32))
+		b = binary.LittleEndian.AppendUint32(b, uint32(lsn))
+		_, err = f.WriteAt(b, block*8192)
+		check(t, err)
+	}
+}
+
+func TestTrap07DamagedPagesAreNoticedNamedAndFailTheBackup(t *testing.T) {
+	t.Parallel()
+	st := newPGStand(t)
+	st.follow()
+	st.srv.Exec(`create table t as select i, repeat('p', 1000) as pad from generate_series(1, 2000) i`, `vacuum freeze t`, `checkpoint`)
+	file := st.srv.Query(`select pg_relation_filepath('t')`)
+	st.backup() // all is well so far
+	damagePage(t, filepath.Join(st.srv.Dir, file), 5, 0)
+	damagePage(t, filepath.Join(st.srv.Dir, file), 9, 0x7fffffff00000000) // claims to be written after the backup began
+
+	_, err := st.tryBackup(func(*Config) {}, store.BackupOptions{})
+	if relight.CodeOf(err) != relight.CodeVerification || !strings.Contains(err.Error(), "2 damaged pages") || !strings.Contains(err.Error(), file+" block 5") {
+		t.Errorf("backup of damaged pages: %v", err)
+	}
+	snap, err := st.tryBackup(func(c *Config) { c.AllowDamaged = true }, store.BackupOptions{})
+	check(t, err)
+	f, err := FactsOf(snap)
+	check(t, err)
+	blocks := []uint32{}
+	for _, d := range f.Damaged {
+		blocks = append(blocks, d.Block)
+	}
+	slices.Sort(blocks)
+	if !slices.Equal(blocks, []uint32{5, 9}) {
+		t.Errorf("damaged pages in the facts: %v", f.Damaged)
+	}
+	st.srv.Kill()
+	report, err := st.store.VerifyPages(t.Context(), st.srv.Dir, 2, nil)
+	check(t, err)
+	if report.Damaged != 2 || report.Pages < 1000 {
+		t.Errorf("offline: %+v", report)
+	}
+}
