@@ -85,12 +85,11 @@ func (s *session) root() *cobra.Command {
 		Use:           "relight",
 		Short:         "protect an estate, rehearse its recovery, and carry it out",
 		Long:          longHelp,
+		Example:       "  relight demo\n  relight status --json",
 		SilenceErrors: true, SilenceUsage: true,
 		PersistentPreRun: func(*cobra.Command, []string) { s.start() },
+		RunE:             func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
-		return &relight.Error{Op: c.CommandPath(), Code: relight.CodeUsage, Err: err, Hint: "see `" + c.CommandPath() + " --help`"}
-	})
 	f := root.PersistentFlags()
 	f.StringVar(&s.config, "config", "", "relight.yaml (default $RELIGHT_CONFIG, ./relight.yaml, /etc/relight/relight.yaml)")
 	f.StringSliceVar(&s.identities, "identity", nil, "file with a recovery identity, to read content")
@@ -100,6 +99,8 @@ func (s *session) root() *cobra.Command {
 	f.BoolVar(&s.noInput, "no-input", false, "never ask; end with exit code 4 where a person is needed")
 	f.BoolVarP(&s.verbose, "verbose", "v", false, "log details to stderr")
 	s.addCommands(root)
+	completion(root)
+	strict(root)
 	return root
 }
 

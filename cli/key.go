@@ -58,6 +58,17 @@ func recipientText(arg string) (string, error) {
 		Hint: "`relight key generate` writes the public key into a comment"}
 }
 
+// freeCredential refuses to keep a credential nowhere, or over another.
+func freeCredential(op, path string) error {
+	if path == "" {
+		return usageError(op, errors.New("no place for the credential"), "name one with --credential FILE")
+	}
+	if _, err := os.Lstat(path); err == nil {
+		return &relight.Error{Op: op, Subject: path, Code: relight.CodeUsage, Err: os.ErrExist, Hint: "a credential is never overwritten: move the file away first, or name another with --credential FILE"}
+	}
+	return nil
+}
+
 // recoverySide makes a command that works on a repository opened with the recovery key.
 func (s *session) recoverySide(use, short, example string, args cobra.PositionalArgs, do func(c *cobra.Command, m *repo.Meta, args []string) error) *cobra.Command {
 	var p place
@@ -126,6 +137,9 @@ func (s *session) keyEnrol() *cobra.Command {
 	c := s.recoverySide("enrol HOST", "let a host write, and make its credential", "relight key enrol db2 --credential db2.json --identity recovery.key", cobra.ExactArgs(1),
 		func(c *cobra.Command, m *repo.Meta, args []string) error {
 			role := repo.RoleWriter
+			if err := freeCredential("key enrol", credential); err != nil {
+				return err
+			}
 			if prover {
 				role = repo.RoleProver
 			}
@@ -139,9 +153,8 @@ func (s *session) keyEnrol() *cobra.Command {
 			s.say("%s in %s: move it to the host, readable by root only", made, credential)
 			return nil
 		})
-	c.Flags().StringVar(&credential, "credential", "", "file to write the credential to")
+	c.Flags().StringVar(&credential, "credential", "", "file to write the credential to (required)")
 	c.Flags().BoolVar(&prover, "prover", false, "the host may also read content, to prove restores")
-	_ = c.MarkFlagRequired("credential") // fails only for a flag that does not exist
 	return c
 }
 
@@ -155,29 +168,50 @@ func (s *session) keyRefresh() *cobra.Command {
 			if err := m.Keyring().Refresh(held); err != nil {
 				return err
 			}
-			return held.Write(args[0])
+			if err := held.Write(args[0]); err != nil {
+				return err
+			}
+			s.say("%s writes in epoch %d from its next start on", args[0], m.Keyring().Epoch())
+			return nil
 		})
 }
 
 func (s *session) keyRevoke() *cobra.Command {
-	var since, why string
-	c := s.recoverySide("revoke HOST", "refuse what a host signs from now on, or from an earlier time", "relight key revoke db1 --since 2026-01-02T03:04:05Z --why stolen --identity recovery.key", cobra.ExactArgs(1),
+	var keep, why string
+	c := s.recoverySide("revoke HOST", "refuse what a host signed, all of it or after a moment",
+		"relight key revoke db1 --why 'host stolen' --identity recovery.key\n  relight key revoke db1 --keep 2026-01-02T03:04:05Z --why 'host stolen' --identity recovery.key", cobra.ExactArgs(1),
 		func(c *cobra.Command, m *repo.Meta, args []string) error {
-			keep := time.Now()
-			if since != "" {
-				t, err := time.Parse(time.RFC3339, since)
+			var until time.Time // nothing is kept
+			if keep != "" {
+				t, err := s.parseTime(keep)
 				if err != nil {
-					return &relight.Error{Op: "key revoke", Code: relight.CodeUsage, Err: err, Hint: "write the time as 2026-01-02T03:04:05Z"}
+					return err
 				}
-				keep = t
+				until = t
 			}
-			if err := repo.RevokeHost(c.Context(), m, args[0], keep, why); err != nil {
+			if err := repo.RevokeHost(c.Context(), m, args[0], until, why); err != nil {
 				return err
 			}
-			s.say("what %s signs after %s is refused", args[0], timeText(keep))
-			return nil
+			return s.revoked(args[0], until)
 		})
-	c.Flags().StringVar(&since, "since", "", "refuse what was signed after this time too (default: now)")
+	c.Long = "Refuse what a host signed. Without --keep nothing of it counts any more, its snapshots and log included; with --keep, what the storage\n" +
+		"itself received before that moment stays valid. Choose a moment well before the theft."
+	c.Flags().StringVar(&keep, "keep", "", "go on trusting what the storage had received before this time (default: nothing)")
 	c.Flags().StringVar(&why, "why", "", "the reason, kept with the record")
 	return c
+}
+
+func (s *session) revoked(host string, until time.Time) error {
+	if s.json {
+		return s.print(struct {
+			Host string    `json:"host"`
+			Keep time.Time `json:"keep,omitzero"`
+		}{host, until})
+	}
+	if until.IsZero() {
+		s.say("nothing that %s signed counts any more", host)
+		return nil
+	}
+	s.say("of what %s signed, only what the storage received before %s counts", host, timeText(until))
+	return nil
 }

@@ -39,7 +39,7 @@ func (p *person) Ask(ctx context.Context, q runbook.Question) (runbook.Answer, e
 	if text, ok := p.answers[q.Step]; ok {
 		return p.answer(q, text), nil
 	}
-	if p.yes {
+	if p.yes && q.Kind != runbook.AskApprove { // an approval is somebody's own word: it is answered, never assumed
 		return p.answer(q, "confirmed by --yes"), nil
 	}
 	p.show(q)
@@ -64,7 +64,7 @@ func (p *person) answer(q runbook.Question, text string) runbook.Answer {
 	a := runbook.Answer{Actor: p.s.actor, Value: text}
 	if q.Kind == runbook.AskApprove {
 		a.Decision = runbook.Refuse
-		if text == runbook.Approve || p.yes {
+		if text == runbook.Approve {
 			a.Decision = runbook.Approve
 		}
 	}

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"os"
 	"time"
@@ -68,11 +67,8 @@ func (s *session) repoInit() *cobra.Command {
 		if credential == "" {
 			credential = preset
 		}
-		if credential == "" {
-			return &relight.Error{Op: "repo init", Code: relight.CodeUsage, Err: errors.New("no place for this host's credential"), Hint: "name one with --credential FILE"}
-		}
-		if _, err := os.Lstat(credential); err == nil {
-			return &relight.Error{Op: "repo init", Subject: credential, Code: relight.CodeUsage, Err: os.ErrExist, Hint: "it belongs to another repository; move it away first"}
+		if err := freeCredential("repo init", credential); err != nil {
+			return err
 		}
 		rs, err := parseRecipients(recipients)
 		if err != nil {

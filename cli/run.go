@@ -44,8 +44,8 @@ func (f *runFlags) bind(c *cobra.Command, s *session) {
 }
 
 func (s *session) bindPerson(c *cobra.Command, yes *bool) {
-	c.Flags().StringArrayVar(&s.answers, "answer", nil, "answer to a step's question, STEP=TEXT; several may be given")
-	c.Flags().BoolVar(yes, "yes", false, "take recommended options and confirm manual steps; each is recorded as asserted. Never confirms a destructive step")
+	c.Flags().StringArrayVar(&s.answers, "answer", nil, "answer to a step's question, STEP=TEXT; an approval is STEP=approve and stays asserted without a signature; several may be given")
+	c.Flags().BoolVar(yes, "yes", false, "take recommended options and confirm manual steps, on record; never confirms a destructive step, never approves")
 }
 
 func (s *session) runStart() *cobra.Command {
