@@ -222,7 +222,7 @@ func (a *App) listBackups(ctx context.Context, _ action.Env, in listInput) (Back
 	}
 	if len(all) == 0 {
 		return BackupList{}, &relight.Error{Op: "list backups", Code: relight.CodeNotFound, Err: errors.New("there is none that matches"),
-			Hint: "`relight status` shows whether protection runs; `relight backup prove` makes a snapshot proven"}
+			Hint: "`relight backup list` shows all there are, `relight backup create` takes one"}
 	}
 	return BackupList{Snapshots: all}, nil
 }

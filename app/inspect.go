@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/toolboxai/relight"
@@ -159,8 +160,8 @@ func (a *App) RescueKit(ctx context.Context, name, url string, w io.Writer) erro
 	}
 	var facts []repo.KitFact
 	if e, err := a.Estate(); err == nil {
-		facts = append(facts, repo.KitFact{Label: "Hotline", Value: e.Contacts.Hotline}, repo.KitFact{Label: "Bridge", Value: e.Contacts.Bridge},
-			repo.KitFact{Label: "Configuration", Value: e.File})
+		facts = slices.DeleteFunc([]repo.KitFact{{Label: "Hotline", Value: e.Contacts.Hotline}, {Label: "Bridge", Value: e.Contacts.Bridge},
+			{Label: "Configuration", Value: e.File}}, func(f repo.KitFact) bool { return f.Value == "" })
 	}
 	return m.RescueKit(ctx, w, facts...)
 }

@@ -18,10 +18,8 @@ func (s *session) blobCommands() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if s.json {
-			if err := s.header("blob-check"); err != nil {
-				return err
-			}
+		if err := s.header("blob-check"); err != nil {
+			return err
 		}
 		begun := time.Now()
 		return conform.Check(c.Context(), storage, conform.Options{Rand: rand.Reader}, func(name string, err error) {

@@ -2,6 +2,8 @@ package cli
 
 import (
 	"github.com/spf13/cobra"
+
+	"github.com/toolboxai/relight/estate"
 )
 
 func (s *session) configCommands() *cobra.Command {
@@ -19,8 +21,13 @@ func (s *session) configCommands() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if s.json {
+				return s.print(map[string]any{"type": "lint", "file": e.File, "problems": 0})
+			}
 			s.say("%s: no problem", e.File)
 			return nil
 		}}
-	return group("config", "read relight.yaml", show, lint)
+	example := &cobra.Command{Use: "example", Short: "print a relight.yaml with every key, to adapt", Args: cobra.NoArgs, Example: "  relight config example > relight.yaml",
+		RunE: func(*cobra.Command, []string) error { return s.text("example", estate.Example) }}
+	return group("config", "read relight.yaml", show, lint, example)
 }

@@ -35,10 +35,8 @@ func (s *session) demoCommand() *cobra.Command {
 			return fmt.Errorf("demo: find relight itself: %w", err)
 		}
 		o.Executable = executable
-		if s.json {
-			if err := s.header("demo"); err != nil {
-				return err
-			}
+		if err := s.header("demo"); err != nil {
+			return err
 		}
 		res, err := demo.Run(c.Context(), o, demo.Deps{Host: s.a.Host(), Report: &narrator{s: s, begun: time.Now()}, Now: time.Now})
 		if res.Type == "" {

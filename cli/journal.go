@@ -1,11 +1,13 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
 
 	"github.com/toolboxai/relight"
+	"github.com/toolboxai/relight/app"
 	"github.com/toolboxai/relight/journal"
 )
 
@@ -24,6 +26,9 @@ func (s *session) journalShow() *cobra.Command {
 		if err != nil {
 			return err
 		}
+		if err := s.header("journal"); err != nil {
+			return err
+		}
 		return j.Read(c.Context(), journal.Filter{Run: relight.RunID(run), Kinds: kinds}, func(e relight.Event) error {
 			if s.json {
 				return s.print(e)
@@ -38,35 +43,31 @@ func (s *session) journalShow() *cobra.Command {
 func (s *session) journalVerify() *cobra.Command {
 	c := &cobra.Command{Use: "verify", Short: "prove that nothing in the journal was changed, dropped or reordered", Args: cobra.NoArgs,
 		Long: "Recompute the journal's hash chain, check every signature, and hold it against the heads that were anchored in the repositories.\n" +
-			"An edit, a deletion, a new order, or a truncation before the last anchored head is found.",
+			"An edit, a deletion, a new order, or a truncation before the last anchored head is found. Journals that only the repositories\n" +
+			"still hold, of a host that was lost and of other hosts, are verified from there.",
 		Example: "  relight journal verify"}
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		j, err := s.a.Journal(c.Context())
+		reports, err := s.a.VerifyJournals(c.Context())
 		if err != nil {
 			return err
 		}
-		trust, notes, err := s.a.JournalTrust(c.Context())
-		if err != nil {
-			return err
+		var errs []error
+		for _, r := range reports {
+			if err := s.showVerification(r); err != nil {
+				return err
+			}
+			errs = append(errs, r.Err())
 		}
-		report, err := j.Verify(c.Context(), trust)
-		if err != nil {
-			return err
-		}
-		report.Notes = append(notes, report.Notes...)
-		if err := s.showVerification(report); err != nil {
-			return err
-		}
-		return report.Err()
+		return errors.Join(errs...)
 	}
 	return c
 }
 
-func (s *session) showVerification(r journal.Report) error {
+func (s *session) showVerification(r app.JournalReport) error {
 	if s.json {
 		return s.print(r)
 	}
-	s.say("%d events of host %s, the first %d anchored elsewhere", r.Events, r.Host, r.Anchored)
+	s.say("journal %.8s of host %s, %s: %d events, of which the first %d are anchored", r.Journal, r.Host, journalPlace(r), r.Events, r.Anchored)
 	for _, f := range r.Findings {
 		s.say("event %d: %s", f.Seq, f.Detail)
 	}
@@ -77,4 +78,11 @@ func (s *session) showVerification(r journal.Report) error {
 		s.say("verified")
 	}
 	return nil
+}
+
+func journalPlace(r app.JournalReport) string {
+	if r.Repository == "" {
+		return "here"
+	}
+	return "kept in " + r.Repository
 }

@@ -23,8 +23,11 @@ func (s *session) print(v any) error {
 	return err
 }
 
-// header is the first record of a stream.
+// header is the first record of a stream; for a person there is none.
 func (s *session) header(kind string) error {
+	if !s.json {
+		return nil
+	}
 	return s.print(map[string]any{"type": "header", "stream": kind, "version": jsonVersion})
 }
 
@@ -34,6 +37,15 @@ func (s *session) result(v any) error {
 		return s.print(v)
 	}
 	return renderValue(s.Out, v)
+}
+
+// text prints a document as it is; with --json it is one record's text.
+func (s *session) text(kind, text string) error {
+	if s.json {
+		return s.print(map[string]string{"type": kind, "text": text})
+	}
+	_, err := io.WriteString(s.Out, text)
+	return err
 }
 
 // say prints a line for a person; with --json it is silent.
@@ -103,7 +115,7 @@ func renderNext(dec *json.Decoder, out *strings.Builder, depth int) error {
 }
 
 func scalar(t json.Token) any {
-	if t == nil {
+	if t == nil || t == "" {
 		return "—"
 	}
 	return t

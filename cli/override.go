@@ -18,6 +18,9 @@ func (s *session) amend(use, short, example string, args int, flags func(c *cobr
 	c := &cobra.Command{Use: use, Short: short, Args: cobra.ExactArgs(args), ValidArgsFunction: s.completeRun, Example: "  " + example}
 	flags(c)
 	c.RunE = func(c *cobra.Command, args []string) error {
+		if err := s.header("run"); err != nil {
+			return err
+		}
 		engine, err := s.engine(c.Context(), s.view(), false)
 		if err != nil {
 			return err
@@ -144,8 +147,7 @@ func (s *session) runApprove() *cobra.Command {
 		if step == nil || step.Question == nil {
 			return &relight.Error{Op: "run approve", Subject: args[1], Code: relight.CodeNotFound, Err: errors.New("the run does not wait for this step"), Hint: "relight run show " + args[0]}
 		}
-		_, err = s.Out.Write(runbook.ApprovalText(st.Run, step.Question.PlanHash, args[1], decision))
-		return err
+		return s.text("approval", string(runbook.ApprovalText(st.Run, step.Question.PlanHash, args[1], decision)))
 	}
 	return c
 }

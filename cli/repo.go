@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -148,6 +149,9 @@ func (s *session) repoCheck() *cobra.Command {
 		Example: "  relight repo check --identity /media/usb/recovery.key"}
 	p.flags(c)
 	c.RunE = func(c *cobra.Command, _ []string) error {
+		if err := s.header("repo-check"); err != nil {
+			return err
+		}
 		report, err := s.a.CheckRepository(c.Context(), p.name, p.url, s.finding)
 		if err != nil {
 			return err
@@ -180,7 +184,11 @@ func (s *session) repoRescueKit() *cobra.Command {
 	c := &cobra.Command{Use: "rescue-kit", Short: "print what must be kept offline to recover from nothing", Args: cobra.NoArgs, Example: "  relight repo rescue-kit > rescue-kit.txt"}
 	p.flags(c)
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		return s.a.RescueKit(c.Context(), p.name, p.url, s.Out)
+		var kit strings.Builder
+		if err := s.a.RescueKit(c.Context(), p.name, p.url, &kit); err != nil {
+			return err
+		}
+		return s.text("rescue-kit", kit.String())
 	}
 	return c
 }

@@ -84,8 +84,11 @@ func (s *session) begin(ctx context.Context, rb *runbook.Runbook, f runFlags) er
 		}
 		return err
 	}
-	if err := s.a.Anchor(ctx); err != nil {
-		s.a.Log().Warn("the journal could not be anchored before the run", "error", err)
+	if err := s.header("run"); err != nil {
+		return err
+	}
+	if err := s.a.KeepJournal(ctx); err != nil {
+		s.a.Log().Warn("the journal could not be kept before the run", "error", err)
 	}
 	st, err := engine.Start(ctx, rb, o)
 	return s.ended(ctx, v, st, err)
@@ -152,8 +155,8 @@ func (s *session) ended(ctx context.Context, v *view, st *runbook.State, err err
 	if st == nil {
 		return err
 	}
-	if aerr := s.a.Anchor(context.WithoutCancel(ctx)); aerr != nil {
-		s.a.Log().Warn("the journal could not be anchored after the run", "error", aerr)
+	if aerr := s.a.KeepJournal(context.WithoutCancel(ctx)); aerr != nil {
+		s.a.Log().Warn("the journal could not be kept after the run", "error", aerr)
 	}
 	if perr := s.showState(st); perr != nil {
 		return perr
@@ -196,6 +199,9 @@ func (s *session) runList() *cobra.Command {
 		}
 		engine, err := s.engine(ctx, s.view(), false)
 		if err != nil {
+			return err
+		}
+		if err := s.header("runs"); err != nil {
 			return err
 		}
 		var rows [][]string
@@ -249,6 +255,9 @@ func (s *session) runWatch() *cobra.Command {
 
 // follow is the body of every command that goes on with a run.
 func (s *session) follow(ctx context.Context, yes bool, do func(e *runbook.Engine) (*runbook.State, error)) error {
+	if err := s.header("run"); err != nil {
+		return err
+	}
 	v := s.view()
 	engine, err := s.engine(ctx, v, yes)
 	if err != nil {

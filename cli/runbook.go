@@ -22,6 +22,9 @@ func (s *session) runbookList() *cobra.Command {
 		if err != nil {
 			return err
 		}
+		if err := s.header("runbooks"); err != nil {
+			return err
+		}
 		var rows [][]string
 		for _, name := range slices.Sorted(maps.Keys(all)) {
 			rb, err := s.a.Runbook(name)
@@ -56,6 +59,9 @@ func (s *session) runbookLint() *cobra.Command {
 		}
 		actions, err := s.a.Actions()
 		if err != nil {
+			return err
+		}
+		if err := s.header("lint"); err != nil {
 			return err
 		}
 		bad := 0
@@ -98,8 +104,7 @@ func (s *session) runbookShow() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			_, err = s.Out.Write(found.Text)
-			return err
+			return s.text("runbook-source", string(found.Text))
 		}
 		rb, err := s.a.Runbook(args[0])
 		if err != nil {

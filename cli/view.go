@@ -182,6 +182,9 @@ func (s *session) watch(ctx context.Context, run relight.RunID) error {
 	if err != nil {
 		return err
 	}
+	if err := s.header("run"); err != nil {
+		return err
+	}
 	v := s.view()
 	defer v.close()
 	st := runbook.NewState()

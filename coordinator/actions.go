@@ -121,7 +121,8 @@ func (a *actions) wait(ctx context.Context, env action.Env, in waitInput) (Prote
 	defer cancel()
 	live, err := p.Live(limited, store)
 	if err != nil {
-		return Protected{}, fmt.Errorf("ask where the server of %s stands: %w", store, err)
+		return Protected{}, &relight.Error{Op: "ask where the server stands", Subject: "store " + store, Err: err,
+			Hint: "`relight service list` shows whether it runs; `relight postgres doctor` finds what else stands in the way"}
 	}
 	for {
 		done, why, err := protectedSince(p, store, live, env.Now())

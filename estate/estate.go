@@ -104,5 +104,5 @@ func Find(given string) (string, error) {
 		}
 	}
 	return "", &relight.Error{Op: "find configuration", Subject: FileName, Code: relight.CodeUsage, Err: os.ErrNotExist,
-		Hint: "name one with --config FILE or RELIGHT_CONFIG, or write one with `relight init`"}
+		Hint: "name one with --config FILE or RELIGHT_CONFIG, or begin with `relight config example > relight.yaml`"}
 }

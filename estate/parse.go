@@ -83,7 +83,7 @@ func Load(path string) (*Estate, error) {
 func Parse(path string, src []byte) (*Estate, error) {
 	var f file
 	if err := strictyaml.Decode(path, 1, src, &f); err != nil {
-		return nil, usage(err, "see docs/configuration.md for the keys of relight.yaml")
+		return nil, usage(err, "`relight config example` prints a file with every key")
 	}
 	e, problems := resolve(path, f)
 	if len(problems) > 0 {

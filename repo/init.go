@@ -99,7 +99,7 @@ func (o *InitOptions) check(s blob.Storage) error {
 	}
 	bad := func(hint, format string, a ...any) error { return usage("init", s.String(), hint, format, a...) }
 	if len(o.Recipients) == 0 {
-		return bad("make a key with age-keygen, keep it offline, and give its public half", "no recovery recipient was given")
+		return bad("make one with relight key generate FILE, keep it offline, and give its public half: --recipient age1…", "no recovery recipient was given")
 	}
 	for _, r := range o.Recipients {
 		if r.Recipient == nil {
