@@ -173,7 +173,7 @@ func TakeBase(ctx context.Context, s *postgres.Store, m *repo.Meta, name string,
 	return snapshot, err
 }
 
-// tasks are what is done beside the stores: anchors and the journal itself, the estate, sweeping.
+// tasks are what is done beside the stores: the estate and the journal with its anchors, sweeping.
 func (a *App) tasks(ctx context.Context, e *estate.Estate) ([]coordinator.Task, error) {
 	var out []coordinator.Task
 	for name := range e.Repositories {
@@ -183,10 +183,10 @@ func (a *App) tasks(ctx context.Context, e *estate.Estate) ([]coordinator.Task, 
 		}
 		out = append(out,
 			coordinator.Task{Name: "keep the estate in " + name, Every: 5 * time.Second, Do: func(ctx context.Context) error { return a.keepEstate(ctx, m) }},
-			coordinator.Task{Name: "keep the journal in " + name, Every: time.Minute, Last: true, Do: func(ctx context.Context) error { return a.shipJournal(ctx, m) }},
+			coordinator.Task{Name: "keep the journal in " + name, Every: time.Minute, Last: true, Do: func(ctx context.Context) error { return a.keepJournalIn(ctx, m) }},
 			coordinator.Task{Name: "sweep superseded WAL in " + name, Every: 30 * time.Second, Do: func(ctx context.Context) error { return sweep(ctx, m, e) }})
 	}
-	return append(out, coordinator.Task{Name: "anchor the journal", Every: time.Minute, Last: true, Do: a.Anchor}), nil
+	return out, nil
 }
 
 // sweep removes live ranges whose whole segment is durable.

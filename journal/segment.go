@@ -110,33 +110,57 @@ func ReadSegment(r io.Reader, fn func(relight.Event) error) (Segment, error) {
 
 // VerifySegments checks segments of one journal, given in order. The error is for what cannot be read as a segment.
 func VerifySegments(t Trust, segments ...io.Reader) (Report, error) {
-	var v *verifier
-	for i, r := range segments {
-		var at int64
-		s, err := scanSegment(r, func(s Segment) error {
-			at = s.First
-			if v == nil {
-				v = newVerifier(t, s.Journal, s.Host)
-				v.resume(s.First, s.Prev)
-				return nil
-			}
-			return v.continueWith(s)
-		}, func(l segmentLine) error {
-			v.add(at, record{body: l.Event, hash: l.Hash, signer: l.Signer, sig: l.Sig})
-			at++
-			return nil
-		})
-		if err != nil {
-			return Report{}, fmt.Errorf("segment %d: %w", i+1, err)
-		}
-		if at != s.Last+1 {
-			v.report.find(at, "missing: the segment was to end with event %d", s.Last)
+	v := NewVerification(t)
+	for _, r := range segments {
+		if err := v.Add(r); err != nil {
+			return Report{}, err
 		}
 	}
-	if v == nil {
+	return v.Report()
+}
+
+// Verification checks the segments of one journal as they come, so that none but the present one need be in memory.
+type Verification struct {
+	trust Trust
+	count int
+	v     *verifier
+}
+
+// NewVerification begins one.
+func NewVerification(t Trust) *Verification { return &Verification{trust: t} }
+
+// Add checks the next segment. The error is for what cannot be read as a segment.
+func (c *Verification) Add(r io.Reader) error {
+	c.count++
+	var at int64
+	s, err := scanSegment(r, func(s Segment) error {
+		at = s.First
+		if c.v == nil {
+			c.v = newVerifier(c.trust, s.Journal, s.Host)
+			c.v.resume(s.First, s.Prev)
+			return nil
+		}
+		return c.v.continueWith(s)
+	}, func(l segmentLine) error {
+		c.v.add(at, record{body: l.Event, hash: l.Hash, signer: l.Signer, sig: l.Sig})
+		at++
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("segment %d: %w", c.count, err)
+	}
+	if at != s.Last+1 {
+		c.v.report.find(at, "missing: the segment was to end with event %d", s.Last)
+	}
+	return nil
+}
+
+// Report is what was found, once all segments were added.
+func (c *Verification) Report() (Report, error) {
+	if c.v == nil {
 		return Report{}, errors.New("no segment is given")
 	}
-	return v.finish(), nil
+	return c.v.finish(), nil
 }
 
 func (v *verifier) continueWith(s Segment) error {

@@ -72,7 +72,7 @@ func (m *Meta) Check(ctx context.Context, r *Reader, fn func(Finding)) (Report, 
 	if r == nil {
 		c.rep.Skipped = append(c.rep.Skipped, "content of data packs", "content of WAL bodies")
 	}
-	for _, phase := range []func(context.Context) error{c.keys, c.indexes, c.packs, c.chunks, c.manifests, c.trees, c.wal, c.records} {
+	for _, phase := range []func(context.Context) error{c.keys, c.indexes, c.packs, c.chunks, c.manifests, c.trees, c.wal, c.records, c.journals} {
 		if err := phase(ctx); err != nil {
 			return c.rep, fmt.Errorf("check %s: %w", m.name, err)
 		}

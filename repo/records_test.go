@@ -42,40 +42,6 @@ func TestEstateBundle(t *testing.T) {
 	wantError(t, err, second, "damaged")
 }
 
-func TestAnchorsAndJournal(t *testing.T) {
-	t.Parallel()
-	st := newStand(t)
-	w := st.writer(st.s)
-	for _, seq := range []int64{2, 10, 9} {
-		ok(t, w.PutAnchor(t.Context(), Anchor{Host: "db1", Seq: seq, Hash: "aa"}))
-	}
-	ok(t, w.PutAnchor(t.Context(), Anchor{Host: "db1", Seq: 9, Hash: "aa", At: st.clock.now()}))
-	err := w.PutAnchor(t.Context(), Anchor{Host: "db1", Seq: 9, Hash: "bb"})
-	if !errors.Is(err, ErrConflict) {
-		t.Fatalf("a rewritten journal was anchored: %v", err)
-	}
-	as := must(w.Anchors(t.Context(), "db1"))(t)
-	if len(as) != 3 || as[0].Seq != 2 || as[2].Seq != 10 {
-		t.Fatalf("%+v", as)
-	}
-	ok(t, w.PutJournal(t.Context(), JournalSegment{Host: "db1", First: 1, Last: 9, Data: []byte("events")}))
-	ok(t, w.PutJournal(t.Context(), JournalSegment{Host: "db1", First: 10, Last: 20, Data: []byte("more")}))
-	var last int64
-	ok(t, w.Journal(t.Context(), "db1", func(j JournalSegment) error { last = j.Last; return nil }))
-	if last != 20 {
-		t.Fatalf("last %d", last)
-	}
-	// Another enrolled host cannot speak for this one.
-	c := must(EnrolHost(t.Context(), st.recovery(st.s), "db2", RoleWriter))(t)
-	st.clock.add(2 * time.Second)
-	m2 := must(Open(t.Context(), st.s, must(c.Keyring())(t), st.options()))(t)
-	ok(t, m2.PutAnchor(t.Context(), Anchor{Host: "db1", Seq: 11, Hash: "forged"}))
-	_, err = w.Anchors(t.Context(), "db1")
-	wantError(t, err, "journal/db1/anchor/", "host db2 signed in the journal of host db1")
-	ok(t, m2.PutJournal(t.Context(), JournalSegment{Host: "db1", First: 21, Last: 22}))
-	wantError(t, w.Journal(t.Context(), "db1", func(JournalSegment) error { return nil }), "host db2 signed")
-}
-
 func TestProofs(t *testing.T) {
 	t.Parallel()
 	st := newStand(t)
@@ -103,17 +69,18 @@ func TestTrustIsLookedUpAgain(t *testing.T) {
 	t.Parallel()
 	st := newStand(t)
 	longRunning := st.writer(st.s)
+	theirs := JournalID{Host: "db2", Journal: "b2"}
 	c := must(EnrolHost(t.Context(), st.recovery(st.s), "db2", RoleWriter))(t)
 	st.clock.add(2 * time.Second)
 	m2 := must(Open(t.Context(), st.s, must(c.Keyring())(t), st.options()))(t)
-	ok(t, m2.PutAnchor(t.Context(), Anchor{Host: "db2", Seq: 1, Hash: "x"}))
-	if as := must(longRunning.Anchors(t.Context(), "db2"))(t); len(as) != 1 {
+	ok(t, m2.PutAnchor(t.Context(), Anchor{JournalID: theirs, Seq: 1, Hash: "x"}))
+	if as := must(longRunning.Anchors(t.Context(), theirs))(t); len(as) != 1 {
 		t.Fatalf("%v", as)
 	}
 	ok(t, RevokeHost(t.Context(), st.recovery(st.s), "db2", time.Time{}, "stolen"))
 	st.clock.add(2 * trustAge)
-	_, err := longRunning.Anchors(t.Context(), "db2")
+	_, err := longRunning.Anchors(t.Context(), theirs)
 	wantError(t, err, "db2 is revoked")
 	st.clock.add(2 * trustAge)
-	wantError(t, m2.PutAnchor(t.Context(), Anchor{Host: "db2", Seq: 2, Hash: "x"}), "revoked")
+	wantError(t, m2.PutAnchor(t.Context(), Anchor{JournalID: theirs, Seq: 2, Hash: "x"}), "revoked")
 }

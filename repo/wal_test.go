@@ -330,7 +330,7 @@ func TestMetaIsForSeveralGoroutines(t *testing.T) {
 				if err := putSegment(ctx, s, testKey, no); err != nil { // all put the same
 					return err
 				}
-				if err := m.PutAnchor(ctx, Anchor{Host: "db1", Seq: int64(i*100 + no), Hash: "x"}); err != nil {
+				if err := m.PutAnchor(ctx, Anchor{JournalID: JournalID{Host: "db1", Journal: "a1"}, Seq: int64(i*100 + no), Hash: "x"}); err != nil {
 					return err
 				}
 				if err := m.Sidecars(ctx, "main", func(WALKey, Sidecar, bool) error { return nil }); err != nil {
