@@ -109,9 +109,11 @@ func (a *App) protected(ctx context.Context, e *estate.Estate) ([]coordinator.St
 			live = min(live, m.Descriptor().LiveEvery())
 			p.Repositories = append(p.Repositories, coordinator.Repository{Name: name, Sink: m.Sink(s.Name), Base: base{store: pg, meta: m, name: s.Name}})
 		}
-		if p.Follower, err = a.receiver(ctx, e, s, live); err != nil {
+		receiver, err := a.receiver(ctx, e, s, live)
+		if err != nil {
 			return nil, err
 		}
+		p.Follower, p.BaseTaken = receiver, receiver.BaseTaken
 		out = append(out, p)
 	}
 	if len(out) == 0 {
@@ -120,7 +122,7 @@ func (a *App) protected(ctx context.Context, e *estate.Estate) ([]coordinator.St
 	return out, nil
 }
 
-func (a *App) receiver(ctx context.Context, e *estate.Estate, s estate.Store, live time.Duration) (store.Follower, error) {
+func (a *App) receiver(ctx context.Context, e *estate.Estate, s estate.Store, live time.Duration) (*postgres.Receiver, error) {
 	conn, err := a.connection(ctx, s)
 	if err != nil {
 		return nil, err
@@ -154,6 +156,23 @@ func (b base) Timeline(s relight.Snapshot) relight.TimelineID {
 		return 0
 	}
 	return f.Timeline
+}
+
+func (b base) Gap(ctx context.Context, s relight.Snapshot) (string, error) {
+	f, err := postgres.FactsOf(s)
+	if err != nil {
+		return "", err
+	}
+	gaps, err := b.meta.Gaps(ctx, b.name)
+	if err != nil {
+		return "", err
+	}
+	for _, g := range gaps {
+		if g.Timeline >= f.Timeline && g.To > f.StopLSN {
+			return fmt.Sprintf("write-ahead log from %s to %s of timeline %d is lost", g.From, g.To, g.Timeline), nil
+		}
+	}
+	return "", nil
 }
 
 func (b base) Backup(ctx context.Context) (relight.Snapshot, error) {

@@ -40,6 +40,10 @@ func (c *Coordinator) due(ctx context.Context, s Store, r Repository) (string, e
 		if !any {
 			return "none is there", nil
 		}
+		gap, err := r.Base.Gap(ctx, found)
+		if err != nil || gap != "" {
+			return gap, err
+		}
 		newest = base{snapshot: found, timeline: r.Base.Timeline(found)}
 		c.status.setNewest(s.Name, r.Name, newest)
 	}
@@ -67,6 +71,9 @@ func (c *Coordinator) takeBase(ctx context.Context, s Store, r Repository, why s
 		return fmt.Errorf("base backup of %s into %s: %w", s.Name, r.Name, err)
 	}
 	c.status.setNewest(s.Name, r.Name, base{snapshot: snapshot, timeline: r.Base.Timeline(snapshot)})
+	if s.BaseTaken != nil && c.status.behindGaps(s) {
+		s.BaseTaken()
+	}
 	c.log.Info("Backup completed successfully", "store", s.Name, "repository", r.Name, "snapshot", snapshot.ID, "size", snapshot.Size, "stored", snapshot.Stored)
 	return c.record(ctx, "backup.completed", backupEvent{Store: s.Name, Repository: r.Name, Why: why, Snapshot: snapshot})
 }

@@ -22,6 +22,8 @@ type Base interface {
 	Newest(ctx context.Context) (newest relight.Snapshot, ok bool, err error)
 	// Timeline of a snapshot.
 	Timeline(s relight.Snapshot) relight.TimelineID
+	// Gap says which write-ahead log after s is lost for good in its repository; "" when none is.
+	Gap(ctx context.Context, s relight.Snapshot) (string, error)
 	Backup(ctx context.Context) (relight.Snapshot, error)
 }
 
@@ -38,6 +40,7 @@ type Store struct {
 	Follower     store.Follower
 	Repositories []Repository
 	Every        time.Duration // a base backup is due when the newest is older
+	BaseTaken    func()        // called when every repository has a base backup behind the last gap; may be nil
 }
 
 // Task is work that is repeated: anchors, the estate bundle, sweeping.

@@ -143,6 +143,19 @@ func (b *board) newest(name, repository string) (base, bool) {
 	return found, ok
 }
 
+// behindGaps says whether every repository's newest base backup began after log was last found lost.
+func (b *board) behindGaps(s Store) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, r := range s.Repositories {
+		found, ok := b.bases[s.Name+"/"+r.Name]
+		if !ok || found.snapshot.Started.Before(b.follow[s.Name].NeedBase) {
+			return false
+		}
+	}
+	return true
+}
+
 func (b *board) setNewest(name, repository string, found base) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

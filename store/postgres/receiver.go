@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"regexp"
+	"strings"
 	"sync"
 	"time"
 
@@ -80,10 +81,13 @@ var _ store.Follower = (*Receiver)(nil)
 var slotName = regexp.MustCompile(`^[a-z0-9_]{1,63}$`)
 var notSlot = regexp.MustCompile(`[^a-z0-9_]`)
 
+// slotOf is the name of the slot that retains a store's WAL where none is given.
+func slotOf(store string) string { return notSlot.ReplaceAllString("relight_"+store, "_") }
+
 // NewReceiver checks the options; nothing is touched before Follow.
 func NewReceiver(o ReceiverOptions) (*Receiver, error) {
 	if o.Slot == "" {
-		o.Slot = notSlot.ReplaceAllString("relight_"+o.Store, "_")
+		o.Slot = notSlot.ReplaceAllString("relight_"+strings.ToLower(o.Store), "_")
 	}
 	if !slotName.MatchString(o.Slot) {
 		return nil, receiveError(o.Store, relight.CodeUsage, "use lower-case letters, digits and underscores, at most 63",

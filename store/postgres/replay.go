@@ -330,8 +330,20 @@ func (r *restore) afterPromotion(ctx context.Context, srv *server) error {
 	if r.out.LastCommit.IsZero() && own.Begin >= r.plan.reach.LastEnd {
 		r.out.LastCommit = r.plan.reach.LastCommit
 	}
+	r.retain(ctx, conn)
 	r.phase("promote", 0)
 	return nil
+}
+
+// retain makes the receiver's slot before the server checkpoints on its new timeline: without it the first WAL of that timeline would be gone before protection
+// begins again. A server that cannot have one is protected by the next base backup instead.
+func (r *restore) retain(ctx context.Context, conn *pgx.Conn) {
+	if r.t.Sandbox || filepath.Clean(r.t.Directory) != filepath.Clean(r.s.c.DataDir) {
+		return
+	}
+	if _, err := conn.Exec(ctx, `select pg_create_physical_replication_slot($1, true)`, slotOf(r.s.c.Name)); err != nil {
+		r.s.log.Warn("the new timeline's first WAL may not be retained until protection runs", "error", err)
+	}
 }
 
 // covered is the latest server clock at which the server's WAL end was at or before what was recovered.
