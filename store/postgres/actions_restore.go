@@ -1,0 +1,162 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/toolboxai/relight"
+	"github.com/toolboxai/relight/action"
+	"github.com/toolboxai/relight/store"
+)
+
+type restoreInput struct {
+	Store        string `flag:"store" help:"the store; the only one when not given"`
+	At           string `flag:"at" help:"the moment: latest, immediate, a time, lsn:16/B374D848, xid:4711, or name:before-migration" default:"latest"`
+	Exclusive    bool   `flag:"exclusive" help:"stop just before the moment; commits at it are kept otherwise"`
+	Timeline     int    `flag:"timeline" help:"recover along this timeline; the newest that descends from the base backup when not given"`
+	Snapshot     string `flag:"snapshot" help:"the base backup to start from; the newest that reaches the moment when not given"`
+	Repository   string `flag:"repository" help:"the repository; the store's first when not given"`
+	Target       string `flag:"target" help:"in-place, or a directory to restore into" default:"in-place"`
+	VerifyBefore bool   `flag:"verify_before" help:"read everything that is needed before touching the target"`
+	Verify       bool   `flag:"verify" help:"check the restored server; when that fails it is left stopped"`
+}
+
+// RestoreReport is what a restore brought back.
+type RestoreReport struct {
+	relight.Restored
+	ReachedLSN relight.LSN        `json:"reached_lsn"`
+	Timeline   relight.TimelineID `json:"timeline"`
+	Seconds    float64            `json:"seconds"`
+}
+
+// ParseTarget reads how people name a moment. A time without an offset is read by parseTime.
+func ParseTarget(text string, exclusive bool, parseTime func(string) (time.Time, error)) (relight.RecoveryTarget, error) {
+	t := relight.RecoveryTarget{Exclusive: exclusive}
+	kind, value, named := strings.Cut(text, ":")
+	var err error
+	switch {
+	case text == "" || text == "latest":
+		t.Kind = relight.TargetLatest
+	case text == "immediate":
+		t.Kind = relight.TargetImmediate
+	case named && kind == "lsn":
+		t.Kind = relight.TargetLSN
+		t.LSN, err = relight.ParseLSN(value)
+	case named && kind == "xid":
+		var xid uint64
+		t.Kind = relight.TargetXID
+		xid, err = strconv.ParseUint(value, 10, 32)
+		t.XID = uint32(xid)
+	case named && kind == "name":
+		t.Kind, t.Name = relight.TargetName, value
+	default:
+		t.Kind = relight.TargetTime
+		t.Time, err = parseTime(strings.TrimPrefix(text, "time:"))
+	}
+	if err != nil && relight.HintOf(err) != "" { // a time that occurs twice has more to say than how to write one
+		return t, err
+	}
+	if err != nil {
+		return t, &relight.Error{Op: "read recovery target", Subject: strconv.Quote(text), Code: relight.CodeUsage, Err: err,
+			Hint: `name it as latest, immediate, "2025-10-02 14:30:00", lsn:16/B374D848, xid:4711 or name:before-migration`}
+	}
+	return t, nil
+}
+
+// resolved is a restore's input joined with its store.
+type resolved struct {
+	Cluster
+	point  relight.RecoveryPoint
+	target store.Target
+	name   string // the repository's
+}
+
+func (a *actions) resolveRestore(ctx context.Context, in restoreInput) (resolved, error) {
+	c, err := a.open(ctx, in.Store)
+	if err != nil {
+		return resolved{}, err
+	}
+	t, err := ParseTarget(in.At, in.Exclusive, c.ParseTime)
+	if err != nil {
+		return resolved{}, err
+	}
+	t.Timeline = relight.TimelineID(in.Timeline)
+	return resolved{Cluster: c, target: c.target(in), name: c.repository(in.Repository),
+		point: relight.RecoveryPoint{Store: c.Store.Config().Name, Snapshot: relight.SnapshotID(in.Snapshot), Target: t}}, nil
+}
+
+func (a *actions) restore(ctx context.Context, env action.Env, in restoreInput) (RestoreReport, error) {
+	r, err := a.resolveRestore(ctx, in)
+	if err != nil {
+		return RestoreReport{}, err
+	}
+	reader, err := r.Reader(ctx, r.name)
+	if err != nil {
+		return RestoreReport{}, err
+	}
+	begun := env.Now()
+	done, err := r.Store.Restore(ctx, reader, r.point, r.target, store.RestoreOptions{VerifyBefore: in.VerifyBefore, Verify: in.Verify,
+		Force: env.Force || in.Target == "in-place", Progress: env.Progress, Started: env.Started})
+	if err != nil {
+		return RestoreReport{}, err
+	}
+	return reportRestore(done, env.Now().Sub(begun)), nil
+}
+
+func reportRestore(done relight.Restored, took time.Duration) RestoreReport {
+	return RestoreReport{Restored: done, ReachedLSN: done.Reached.LSN, Timeline: done.NewLine, Seconds: took.Seconds()}
+}
+
+// planRestore shows what is about to be replaced. A free target needs nobody's word: nothing is lost by filling it.
+func (a *actions) planRestore(ctx context.Context, env action.Env, in restoreInput) (action.Blast, error) {
+	r, err := a.resolveRestore(ctx, in)
+	if err != nil {
+		return action.Blast{}, err
+	}
+	reader, err := r.Reader(ctx, r.name)
+	if err != nil {
+		return action.Blast{}, err
+	}
+	plan, err := r.Store.PlanRestore(ctx, reader, r.point, r.target, store.RestoreOptions{Force: env.Force || in.Target == "in-place"})
+	if err != nil {
+		return action.Blast{}, err
+	}
+	b := action.Blast{Target: r.point.Store, Danger: action.Data}
+	b.Lines = append(b.Lines, fmt.Sprintf("brings %s to %s, from base backup %s of repository %s", r.point.Store, plan.Target, plan.Snapshot, r.name))
+	if !plan.LastCommit.IsZero() {
+		b.Lines = append(b.Lines, "the last commit that the repository holds is of "+clockText(plan.LastCommit))
+	}
+	b.Lines = append(b.Lines, fmt.Sprintf("writes %d MB into %s and replays at most %d MB of write-ahead log", plan.Bytes>>20, r.target.Directory, plan.WAL>>20))
+	if plan.Occupied == "" {
+		b.Danger = action.Harm
+	} else {
+		b.Lines = append(b.Lines, "replaces what is there: "+plan.Occupied+"; it is set aside, not deleted, when space allows")
+	}
+	b.Lines = append(b.Lines, plan.Warnings...)
+	return b, nil
+}
+
+// probeRestore believes the finished restore of this very point only when it was finished after the step began: "latest" may have been restored here
+// before, in an earlier disaster.
+func (a *actions) probeRestore(ctx context.Context, env action.Env, in restoreInput) (action.Probed, error) {
+	r, err := a.resolveRestore(ctx, in)
+	if err != nil {
+		return action.Probed{}, err
+	}
+	st, err := RestoreState(r.target.Directory, r.point)
+	if err != nil {
+		return action.Probed{}, err
+	}
+	p := action.Probed{State: action.ProbeState(st.State), Detail: st.Detail}
+	if p.State != action.Done {
+		return p, nil
+	}
+	if st.Finished.Before(env.Since) || env.Since.IsZero() {
+		return action.Probed{State: action.NotDone, Detail: "an earlier run restored this point: " + st.Detail}, nil
+	}
+	p.Out = reportRestore(*st.Restored, st.Finished.Sub(env.Since))
+	return p, nil
+}

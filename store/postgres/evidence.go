@@ -1,0 +1,194 @@
+package postgres
+
+import (
+	"archive/tar"
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/klauspost/compress/gzip"
+	"github.com/zeebo/blake3"
+
+	"github.com/toolboxai/relight"
+	"github.com/toolboxai/relight/action"
+	"github.com/toolboxai/relight/host"
+)
+
+// Evidence is a forensic copy.
+type Evidence struct {
+	Path   string `json:"path"`
+	Bytes  int64  `json:"bytes"`
+	BLAKE3 string `json:"blake3"`
+	Files  int64  `json:"files"`
+}
+
+// evidenceName is how the copies of the seed's runbook are named.
+const evidenceName = "corrupted-20060102-150405.tar.gz"
+
+// KeepEvidence packs the data directory of a stopped server into dir, as corrupted-YYYYMMDD-HHMMSS.tar.gz with its digest beside it. It is refused
+// beforehand when space is short. The source is only read.
+func (s *Store) KeepEvidence(ctx context.Context, data, dir string, progress func(relight.Progress)) (Evidence, error) {
+	if pid, err := running(data); err != nil || pid != 0 {
+		return Evidence{}, errors.Join(err, s.fail("keep evidence of", relight.CodeUsage, "stop the server first", "process %d works in %s", pid, data))
+	}
+	size, err := treeSize(data)
+	if err != nil {
+		return Evidence{}, s.fail("keep evidence of", relight.CodeFailed, "run relight as root or as the owner of the data", "%w", err)
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return Evidence{}, s.fail("keep evidence of", relight.CodeFailed, "name another place as `evidence:` of the store", "%w", err)
+	}
+	if err := s.roomFor(size, dir); err != nil {
+		return Evidence{}, err
+	}
+	path := filepath.Join(dir, s.now().UTC().Format(evidenceName))
+	e, err := s.packEvidence(ctx, data, path, size, progress)
+	if err != nil {
+		return Evidence{}, fmt.Errorf("keep evidence of store %s: %w", s.c.Name, err)
+	}
+	return e, nil
+}
+
+// roomFor takes the uncompressed size, since nobody knows beforehand how well damaged files compress.
+func (s *Store) roomFor(size int64, dir string) error {
+	free, err := host.FreeSpace(dir)
+	if err != nil {
+		return err
+	}
+	if free < size {
+		return s.fail("keep evidence of", relight.CodeFailed, "make room, or name another place as `evidence:` of the store; skipping the step is recorded",
+			"%s has %d MB free, the copy may need %d MB", dir, free>>20, size>>20)
+	}
+	return nil
+}
+
+// packEvidence writes under a temporary name, so that a copy that is there is whole.
+func (s *Store) packEvidence(ctx context.Context, data, path string, size int64, progress func(relight.Progress)) (Evidence, error) {
+	f, err := os.OpenFile(path+".partial", os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	if err != nil {
+		return Evidence{}, err
+	}
+	defer func() { _ = os.Remove(path + ".partial") }() // it is gone once renamed
+	sum := blake3.New()
+	e := Evidence{Path: path}
+	zip, err := gzip.NewWriterLevel(io.MultiWriter(f, sum), gzip.BestSpeed)
+	if err != nil {
+		return Evidence{}, errors.Join(err, f.Close())
+	}
+	p := &evidencePacker{ctx: ctx, root: data, out: tar.NewWriter(zip), size: size, progress: progress}
+	err = filepath.WalkDir(data, p.add)
+	if err := errors.Join(err, p.out.Close(), zip.Close(), f.Sync(), f.Close()); err != nil {
+		return Evidence{}, err
+	}
+	if err := host.Move(path+".partial", path); err != nil {
+		return Evidence{}, err
+	}
+	e.Files, e.BLAKE3 = p.files, hex.EncodeToString(sum.Sum(nil))
+	info, err := os.Stat(path)
+	if err != nil {
+		return Evidence{}, err
+	}
+	e.Bytes = info.Size()
+	return e, keepReport(path+".json", e)
+}
+
+// evidencePacker walks a data directory into a tar file.
+type evidencePacker struct {
+	ctx      context.Context // for the walk only, whose callback takes none
+	root     string
+	out      *tar.Writer
+	files    int64
+	done     int64
+	size     int64
+	progress func(relight.Progress)
+}
+
+func (p *evidencePacker) add(path string, d fs.DirEntry, err error) error {
+	if err != nil {
+		return err
+	}
+	if err := p.ctx.Err(); err != nil {
+		return err
+	}
+	info, err := d.Info()
+	if err != nil {
+		return err
+	}
+	link := ""
+	if info.Mode()&fs.ModeSymlink != 0 {
+		if link, err = os.Readlink(path); err != nil {
+			return err
+		}
+	}
+	if info.Mode()&(fs.ModeSocket|fs.ModeNamedPipe|fs.ModeDevice) != 0 {
+		return nil
+	}
+	h, err := tar.FileInfoHeader(info, link)
+	if err != nil {
+		return err
+	}
+	rel, err := filepath.Rel(p.root, path)
+	if err != nil {
+		return err
+	}
+	h.Name = filepath.ToSlash(rel)
+	if err := p.out.WriteHeader(h); err != nil {
+		return err
+	}
+	if !info.Mode().IsRegular() {
+		return nil
+	}
+	p.files++
+	return p.body(path, info.Size())
+}
+
+func (p *evidencePacker) body(path string, size int64) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	n, err := io.Copy(p.out, io.LimitReader(f, size))
+	p.done += n
+	if p.progress != nil {
+		p.progress(relight.Progress{Phase: "keeping evidence", Done: p.done, Total: p.size, Unit: "bytes"})
+	}
+	return errors.Join(err, f.Close())
+}
+
+func treeSize(root string) (int64, error) {
+	var size int64
+	err := filepath.WalkDir(root, func(_ string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		size += info.Size()
+		return nil
+	})
+	return size, err
+}
+
+func (a *actions) evidence(ctx context.Context, env action.Env, in storeInput) (Evidence, error) {
+	c, err := a.open(ctx, in.Store)
+	if err != nil {
+		return Evidence{}, err
+	}
+	return c.Store.KeepEvidence(ctx, c.Data, c.Evidence, env.Progress)
+}
+
+// probeEvidence finds a whole copy that was made since the step began.
+func (a *actions) probeEvidence(ctx context.Context, env action.Env, in storeInput) (action.Probed, error) {
+	c, err := a.open(ctx, in.Store)
+	if err != nil {
+		return action.Probed{}, err
+	}
+	return reportSince[Evidence](c.Evidence, evidenceName+".json", env.Since)
+}
