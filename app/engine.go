@@ -37,9 +37,28 @@ func (a *App) Engine(ctx context.Context, o EngineOptions) (*runbook.Engine, err
 	if err != nil {
 		return nil, err
 	}
+	approvers, err := a.approvers()
+	if err != nil {
+		return nil, err
+	}
 	l := &runLeases{j: j}
-	return runbook.New(runbook.Config{Log: runLog{j: j, lease: l.current}, Actions: actions, Runner: a.Host(), Person: o.Person, Leases: l,
+	return runbook.New(runbook.Config{Log: runLog{j: j, lease: l.current}, Actions: actions, Runner: a.Host(), Person: o.Person, Leases: l, Approvers: approvers,
+		Redact: func(text string) string { return string(a.redactor.Redact([]byte(text))) },
 		Watch: o.Watch, Progress: o.Progress, Host: j.Host(), Now: a.o.Now, Logger: a.o.Log})
+}
+
+// approvers reads who may sign approvals. Without a file nobody is enrolled, and an approval is only asserted.
+func (a *App) approvers() ([]runbook.Approver, error) {
+	e, err := a.Estate()
+	if err != nil || e.Approvers == "" {
+		return nil, err
+	}
+	f, err := os.Open(e.Approvers)
+	if err != nil {
+		return nil, &relight.Error{Op: "read approvers", Code: relight.CodeUsage, Err: err, Hint: "`approvers:` names a file in the form of OpenSSH's allowed_signers"}
+	}
+	defer func() { _ = f.Close() }()
+	return runbook.ReadApprovers(f)
 }
 
 // runLeases makes sure that one process drives a run.

@@ -34,6 +34,9 @@ type BundleFile struct {
 func (e *Estate) Pack(resolve func(reference string) (string, error)) (Bundle, error) {
 	b := Bundle{Format: 1, Estate: e.Name, Directory: e.Directory, Secrets: map[string]string{}}
 	paths := []string{e.File}
+	if e.Approvers != "" {
+		paths = append(paths, e.Approvers)
+	}
 	for _, dir := range e.Runbooks {
 		found, err := filepath.Glob(filepath.Join(dir, "*.md"))
 		if err != nil {

@@ -30,6 +30,7 @@ type Estate struct {
 	Runbooks     []string // directories with further runbooks
 	Contacts     Contacts
 	Secrets      map[string]string // name → reference
+	Approvers    string            // file of people who may sign approvals, as OpenSSH's allowed_signers; "" for none
 }
 
 // Repository is a place that snapshots and WAL go to.

@@ -26,6 +26,7 @@ type file struct {
 	Runbooks     []string                  `yaml:"runbooks"`
 	Contacts     Contacts                  `yaml:"contacts"`
 	Secrets      map[string]string         `yaml:"secrets"`
+	Approvers    string                    `yaml:"approvers"`
 }
 
 type repositoryFile struct {
@@ -127,7 +128,7 @@ func (r *resolver) duration(where, s string, preset time.Duration) time.Duration
 func resolve(path string, f file) (*Estate, []error) {
 	r := &resolver{dir: filepath.Dir(path)}
 	e := &Estate{Name: f.Estate, File: path, Directory: r.dir, Platform: orElse(f.Platform, "process"), Zone: time.UTC,
-		State: r.path(orElse(f.State, "/var/lib/relight")), Contacts: f.Contacts, Secrets: f.Secrets,
+		State: r.path(orElse(f.State, "/var/lib/relight")), Contacts: f.Contacts, Secrets: f.Secrets, Approvers: r.path(f.Approvers),
 		Repositories: map[string]Repository{}, Stores: map[string]Store{}, Services: map[string]Service{}}
 	if e.Name == "" {
 		r.failf("estate: a name is missing")
