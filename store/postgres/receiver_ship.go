@@ -231,15 +231,16 @@ func (s *shipper) leave(ctx context.Context, st *stretch) error {
 
 // release removes from the spool what every living repository holds complete.
 func (s *shipper) release(st *stretch, ended bool) {
-	least := walfile.MaxLSN
+	least, written := walfile.MaxLSN, relight.LSN(0)
 	s.r.tape.update(func() {
+		written = st.written
 		for i, w := range st.whole {
 			if !s.r.tape.sinks[i].dead {
 				least = min(least, w)
 			}
 		}
 	})
-	if err := s.spool.drop(st, least, ended && least == walfile.MaxLSN); err != nil {
+	if err := s.spool.drop(st, written, least, ended && least == walfile.MaxLSN); err != nil {
 		s.r.trouble("spool", err.Error(), s.r.o.AlarmAfter)
 	}
 	s.r.tape.touch()

@@ -267,14 +267,14 @@ func (s *spool) grew(name string, length int64) {
 	s.files[name] = length
 }
 
-// drop removes the segments of a timeline that end at or before lsn; with all, the one under way, gap and history, too.
-func (s *spool) drop(st *stretch, lsn relight.LSN, all bool) error {
+// drop removes the segments of a stretch, written so far, that end at or before lsn; with all, the one under way and the gap, too.
+func (s *spool) drop(st *stretch, written, lsn relight.LSN, all bool) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var names []string
 	for name := range s.files {
 		tl, start, err := walfile.ParseSegmentName(name, s.id.SegmentSize)
-		mine := err == nil && tl == st.tl && start >= st.begin && start < max(st.written, st.begin+1)
+		mine := err == nil && tl == st.tl && start >= st.begin && start < max(written, st.begin+1)
 		if mine && (all || start+relight.LSN(s.id.SegmentSize) <= lsn) {
 			names = append(names, name)
 		}

@@ -138,7 +138,7 @@ func TestSpoolKeepsHistoryAndGap(t *testing.T) {
 	if s.used() != 2<<20 {
 		t.Errorf("used %d", s.used())
 	}
-	if err := s.drop(st, 0, true); err != nil {
+	if err := s.drop(st, st.written, 0, true); err != nil {
 		t.Fatal(err)
 	}
 	if s.used() != 1<<20 {
