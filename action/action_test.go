@@ -27,7 +27,6 @@ type restoreIn struct {
 	Tables  []string      `flag:"tables"`
 	Mode    mode          `flag:"mode" enum:"fast,safe" default:"safe"`
 	LastLSN int64
-	hidden  int
 }
 
 type restoreOut struct {

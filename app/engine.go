@@ -44,7 +44,7 @@ func (a *App) Engine(ctx context.Context, o EngineOptions) (*runbook.Engine, err
 	l := &runLeases{j: j}
 	return runbook.New(runbook.Config{Log: runLog{j: j, lease: l.current}, Actions: actions, Runner: a.Host(), Person: o.Person, Leases: l, Approvers: approvers,
 		Redact: func(text string) string { return string(a.redactor.Redact([]byte(text))) },
-		Watch: o.Watch, Progress: o.Progress, Host: j.Host(), Now: a.o.Now, Logger: a.o.Log})
+		Watch:  o.Watch, Progress: o.Progress, Host: j.Host(), Now: a.o.Now, Logger: a.o.Log})
 }
 
 // approvers reads who may sign approvals. Without a file nobody is enrolled, and an approval is only asserted.

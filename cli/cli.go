@@ -6,6 +6,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -66,8 +67,9 @@ type exit struct{ code int }
 func (e exit) Error() string { return fmt.Sprintf("exit %d", e.code) }
 
 func (s *session) report(err error) int {
-	if e, ok := err.(exit); ok {
-		return e.code
+	var shown exit
+	if errors.As(err, &shown) {
+		return shown.code
 	}
 	code := relight.CodeOf(err)
 	if s.json {

@@ -196,4 +196,3 @@ func writes(s *fault.Storage) int {
 	return n
 }
 
-func capture(w io.Writer) *slog.Logger { return slog.New(slog.NewTextHandler(w, nil)) }

@@ -317,8 +317,3 @@ func unclear(what, step, text string, err error) error {
 	}
 	return usage(what, "step "+step, err, "the steps it looks at must run before it")
 }
-
-// destructive is the worse of what the runbook and the action say.
-func destructive(step *Step, b action.Blast) bool {
-	return step.Danger.Destructive() || b.Danger.Destructive()
-}

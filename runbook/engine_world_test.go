@@ -183,7 +183,6 @@ func (p honest) Choose(_ context.Context, q runbook.Question) (string, error) {
 type store struct {
 	mu     sync.Mutex
 	events []relight.Event
-	onRead func()
 }
 
 var errCrash = errors.New("relight was killed")

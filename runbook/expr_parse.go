@@ -1,6 +1,7 @@
 package runbook
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -16,6 +17,15 @@ type exprError struct {
 }
 
 func (e *exprError) Error() string { return e.msg }
+
+// faultOf finds the fault in what parsing an expression returned; nil where it is another error.
+func faultOf(err error) *exprError {
+	var e *exprError
+	if errors.As(err, &e) {
+		return e
+	}
+	return nil
+}
 
 // ParseExpr reads an expression. Its Text becomes the canonical form: one spacing, only the parentheses needed.
 func ParseExpr(text string) (*Expr, error) {

@@ -212,8 +212,8 @@ func TestExprParseFaults(t *testing.T) {
 	}
 	for _, tt := range tests {
 		_, err := ParseExpr(tt.text)
-		e, ok := err.(*exprError)
-		if !ok || !strings.Contains(e.msg, tt.want) || e.offset != tt.offset {
+		e := faultOf(err)
+		if e == nil || !strings.Contains(e.msg, tt.want) || e.offset != tt.offset {
 			t.Errorf("%.20q: %#v; want %q at %d", tt.text, err, tt.want, tt.offset)
 		}
 	}
@@ -290,7 +290,7 @@ func TestExprParseNeverPanics(t *testing.T) {
 		text := strings.Join(rapid.SliceOf(words).Draw(t, "words"), rapid.SampledFrom([]string{"", " "}).Draw(t, "space"))
 		e, err := ParseExpr(text)
 		if err != nil {
-			if at := err.(*exprError).offset; at < 0 || at > len(text) {
+			if at := faultOf(err).offset; at < 0 || at > len(text) {
 				t.Fatalf("fault at %d of %q", at, text)
 			}
 			return

@@ -175,7 +175,7 @@ func (r *stepReader) expr(n *yamlNode, how use) *Expr {
 
 func (r *stepReader) exprFault(n *yamlNode, err error) {
 	offset := 0
-	if e, ok := err.(*exprError); ok {
+	if e := faultOf(err); e != nil {
 		offset = e.offset
 	}
 	r.add(n.within(offset), "%s", err)

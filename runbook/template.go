@@ -33,7 +33,7 @@ func splitTemplate(text string) ([]piece, error) {
 		inner := text[open+2 : open+2+length]
 		n, err := parseExpr(inner)
 		if err != nil {
-			e := err.(*exprError)
+			e := faultOf(err)
 			return nil, &exprError{open + 2 + e.offset, e.msg}
 		}
 		pieces = append(pieces, piece{text: text[at:open]}, piece{expr: n, offset: open + 2})

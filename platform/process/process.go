@@ -62,7 +62,7 @@ func (p *Platform) Start(ctx context.Context, name string, started func(context.
 	if err != nil {
 		return relight.Handle{}, err
 	}
-	defer lock.Unlock()
+	defer func() { _ = lock.Unlock() }() // the kernel takes it back with the process at the latest
 	if h, running, err := p.running(name); err != nil || running {
 		return h, err
 	}
