@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"io"
-	"log/slog"
 	"math/rand/v2"
 	"strings"
 	"sync"
@@ -195,4 +193,3 @@ func writes(s *fault.Storage) int {
 	}
 	return n
 }
-

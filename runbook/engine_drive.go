@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	"github.com/toolboxai/relight"
-	"github.com/toolboxai/relight/action"
 )
 
 // outcome is what became of a unit: events that end it, or why it has to wait.
