@@ -82,12 +82,14 @@ var slotName = regexp.MustCompile(`^[a-z0-9_]{1,63}$`)
 var notSlot = regexp.MustCompile(`[^a-z0-9_]`)
 
 // slotOf is the name of the slot that retains a store's WAL where none is given.
-func slotOf(store string) string { return notSlot.ReplaceAllString("relight_"+store, "_") }
+func slotOf(store string) string {
+	return notSlot.ReplaceAllString("relight_"+strings.ToLower(store), "_")
+}
 
 // NewReceiver checks the options; nothing is touched before Follow.
 func NewReceiver(o ReceiverOptions) (*Receiver, error) {
 	if o.Slot == "" {
-		o.Slot = notSlot.ReplaceAllString("relight_"+strings.ToLower(o.Store), "_")
+		o.Slot = slotOf(o.Store)
 	}
 	if !slotName.MatchString(o.Slot) {
 		return nil, receiveError(o.Store, relight.CodeUsage, "use lower-case letters, digits and underscores, at most 63",

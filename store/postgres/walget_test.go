@@ -322,12 +322,13 @@ func TestSegmentsAreFetchedAhead(t *testing.T) {
 	}
 	g := newWALGetStand(t, m)
 	g.expect("000000010000000000000008", WALGetDone, nil)
-	eventuallyUnit(t, func() bool { return g.server.cache.has("00000001000000000000000F") })
+	for _, ahead := range []string{"000000010000000000000009", "00000001000000000000000F"} {
+		eventuallyUnit(t, func() bool {
+			info, err := os.Stat(filepath.Join(g.dir, "cache", ahead))
+			return err == nil && info.Size() == 1<<20
+		})
+	}
 	g.failing(func(string) error { return errors.New("bucket is away") })
-	eventuallyUnit(t, func() bool {
-		_, err := os.Stat(filepath.Join(g.dir, "cache", "000000010000000000000009"))
-		return err == nil
-	})
 	g.expect("000000010000000000000009", WALGetDone, nil)
 	for i := range 8 {
 		g.failing(nil)
