@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -141,7 +142,7 @@ func (s *Server) Command(ctx context.Context, program string, args ...string) *e
 	cmd := exec.CommandContext(ctx, filepath.Join(s.BinDir, program), args...)
 	cmd.Dir = s.Root
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "LC_ALL=C.UTF-8", "TZ=UTC"}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGQUIT}
+	cmd.SysProcAttr = &syscall.SysProcAttr{}
 	if s.User != "" {
 		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(s.uid), Gid: uint32(s.gid)}
 	}
@@ -172,15 +173,32 @@ func (s *Server) start() {
 	cmd := s.Command(context.Background(), "postgres", s.args...)
 	log := &bytes.Buffer{}
 	cmd.Stdout, cmd.Stderr = log, log
-	if err := cmd.Start(); err != nil {
+	cmd.SysProcAttr.Pdeathsig = syscall.SIGQUIT
+	done := make(chan struct{})
+	if err := launch(cmd, done); err != nil {
 		s.t.Fatalf("start postgres: %v", err)
 	}
-	done := make(chan struct{})
-	go func() { _ = cmd.Wait(); close(done) }()
 	s.mu.Lock()
 	s.cmd, s.done, s.log = cmd, done, log
 	s.mu.Unlock()
 	s.wait()
+}
+
+// launch starts cmd and closes done when it has ended. The kernel sends the parent-death signal when the thread that
+// created the child ends, not the process: so one goroutine keeps that thread for the child's whole life.
+func launch(cmd *exec.Cmd, done chan struct{}) error {
+	started := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			_ = cmd.Wait()
+			close(done)
+		}
+	}()
+	return <-started
 }
 
 func (s *Server) wait() {
