@@ -28,7 +28,7 @@ func GenerateIdentity(path string, postQuantum bool) (recipient string, err erro
 	}
 	text := fmt.Sprintf("# relight recovery identity: keep it offline, in two places\n# public: %s\n%s\n", recipient, secret)
 	if err := host.WriteFileDurable(path, []byte(text), 0o600); err != nil {
-		return "", err
+		return "", &relight.Error{Op: "generate key", Err: err, Hint: "name a file in a directory that exists and may be written, best on a medium that is kept offline"}
 	}
 	return recipient, nil
 }

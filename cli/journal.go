@@ -51,6 +51,9 @@ func (s *session) journalVerify() *cobra.Command {
 		if err != nil {
 			return err
 		}
+		if err := s.header("journal-verify"); err != nil {
+			return err
+		}
 		var errs []error
 		for _, r := range reports {
 			if err := s.showVerification(r); err != nil {

@@ -141,9 +141,8 @@ func (s *session) runbookPlan() *cobra.Command {
 			return s.print(plan)
 		}
 		s.showRunbookPlan(plan)
-		if e, err := s.a.Estate(); err == nil && e.Contacts.Hotline != "" {
-			s.say("\nhotline: %s   bridge: %s", e.Contacts.Hotline, e.Contacts.Bridge)
-		}
+		s.say("")
+		s.contacts()
 		return nil
 	}
 	return c

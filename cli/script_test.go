@@ -3,6 +3,7 @@ package cli_test
 import (
 	"bytes"
 	"context"
+	"database/sql"
 	"encoding/json"
 	"errors"
 	"os"
@@ -38,7 +39,7 @@ func TestScript(t *testing.T) {
 
 func params(dir string) testscript.Params {
 	return testscript.Params{Dir: dir, RequireUniqueNames: true, Setup: setup, Condition: condition, Cmds: map[string]func(*testscript.TestScript, bool, []string){
-		"exits": exits, "jsonl": jsonl, "capture": capture, "refuses": refuses, "replace": replace, "snapshot": treeSnapshot, "untouched": untouched, "nobody": asNobody,
+		"exits": exits, "jsonl": jsonl, "capture": capture, "refuses": refuses, "replace": replace, "snapshot": treeSnapshot, "untouched": untouched, "nobody": asNobody, "sqlite": sqlite,
 	}}
 }
 
@@ -140,6 +141,21 @@ func replace(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(os.WriteFile(path, []byte(strings.ReplaceAll(text, args[1], args[2])), info.Mode().Perm()))
 }
 
+// sqlite FILE STATEMENT changes a database behind relight's back.
+func sqlite(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: sqlite FILE STATEMENT")
+	}
+	db, err := sql.Open("sqlite", "file:"+ts.MkAbs(args[0])+"?mode=rw")
+	ts.Check(err)
+	defer func() { ts.Check(db.Close()) }()
+	done, err := db.Exec(args[1])
+	ts.Check(err)
+	if n, err := done.RowsAffected(); err != nil || n == 0 {
+		ts.Fatalf("%s changed nothing: %v", args[1], err)
+	}
+}
+
 // snapshot DIR remembers a directory to the last byte; untouched DIR asserts that it is still so.
 func treeSnapshot(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
@@ -167,20 +183,20 @@ func tree(ts *testscript.TestScript, dir string) string {
 	return out.String()
 }
 
-// asNobody CODE COMMAND… asserts the exit code of a command that an ordinary user runs; as an ordinary user it simply runs.
+// nobody CODE COMMAND… asserts the exit code of a command that an ordinary user runs; as an ordinary user it simply runs.
 func asNobody(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
 		ts.Fatalf("usage: nobody CODE COMMAND…")
 	}
 	if os.Geteuid() != 0 {
-		refuses(ts, false, args)
+		exits(ts, false, args)
 		return
 	}
 	open(ts, ts.Getenv("WORK"))
 	program, err := exec.LookPath(args[1])
 	ts.Check(err)
 	open(ts, filepath.Dir(program))
-	refuses(ts, false, append([]string{args[0], "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"}, args[1:]...))
+	exits(ts, false, append([]string{args[0], "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"}, args[1:]...))
 }
 
 // open lets every user pass through the temporary directories that lead to dir.

@@ -160,8 +160,19 @@ func (s *session) goOn(st *runbook.State) {
 		s.say("waiting: %s: %s", q.Step, q.Title)
 	}
 	s.say("go on with: relight run resume %s", st.Run)
-	if e, err := s.a.Estate(); err == nil && (e.Contacts.Hotline != "" || e.Contacts.Bridge != "") {
-		s.say("hotline: %s   bridge: %s", e.Contacts.Hotline, e.Contacts.Bridge)
+	s.contacts()
+}
+
+// contacts says whom to call, as far as the estate knows.
+func (s *session) contacts() {
+	e, err := s.a.Estate()
+	if err != nil {
+		return
+	}
+	for _, c := range []struct{ name, value string }{{"hotline", e.Contacts.Hotline}, {"bridge", e.Contacts.Bridge}, {"on call", e.Contacts.OnCall}} {
+		if c.value != "" {
+			s.say("%s: %s", c.name, c.value)
+		}
 	}
 }
 

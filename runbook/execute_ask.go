@@ -95,9 +95,13 @@ func (r *run) unanswered(ctx context.Context, q Question, err error) outcome {
 			Hint: fmt.Sprintf("show the new plan to an approver: relight run approve %s %s", r.id, id),
 		}}
 	case errors.Is(err, ErrNobody):
+		verb := "answer"
+		if q.Kind == AskApprove {
+			verb = "approve"
+		}
 		return outcome{id: id, blocked: &relight.Error{
 			Op: "ask", Subject: "step " + id, Code: relight.CodeWaiting, Err: err,
-			Hint: fmt.Sprintf("relight run answer %s %s, then: relight run resume %s", r.id, id, r.id),
+			Hint: fmt.Sprintf("relight run %s %s %s, then: relight run resume %s", verb, r.id, id, r.id),
 		}}
 	case isWaiting(err):
 		return outcome{id: id, blocked: err}

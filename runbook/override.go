@@ -142,7 +142,7 @@ func (e *Engine) amend(ctx context.Context, id relight.RunID, actor, step string
 			return nil, err
 		}
 		if st.Over() {
-			return st, usage("change run", string(id), fmt.Errorf("it is %s", st.Status), "")
+			return st, usage("change run", string(id), fmt.Errorf("it is %s", st.Status), "relight run show "+string(id)+" tells how it ended; start a new one: relight run start "+st.Name)
 		}
 		r := e.newRun(id, actor)
 		r.st, r.after, r.epoch = st, st.Seq, st.Epoch
