@@ -161,24 +161,28 @@ func (s *session) ended(ctx context.Context, v *view, st *runbook.State, err err
 	if perr := s.showState(st); perr != nil {
 		return perr
 	}
+	if err == nil {
+		err = objectiveError(st)
+	}
 	return err
 }
 
 // runResult is the last record of a run's command.
 type runResult struct {
-	Type       string               `json:"type"` // "run"
-	Run        relight.RunID        `json:"run"`
-	Runbook    string               `json:"runbook"`
-	State      relight.RunState     `json:"state"`
-	Reason     string               `json:"reason,omitempty"`
-	Clocks     map[string]time.Time `json:"clocks"`
+	Type    string               `json:"type"` // "run"
+	Run     relight.RunID        `json:"run"`
+	Runbook string               `json:"runbook"`
+	State   relight.RunState     `json:"state"`
+	Reason  string               `json:"reason,omitempty"`
+	Clocks  map[string]time.Time `json:"clocks"`
+	runbook.Outcome
 	Exceptions []string             `json:"exceptions,omitempty"`
 	Waiting    []runbook.Question   `json:"waiting,omitempty"`
 	Steps      []*runbook.StepState `json:"steps"`
 }
 
 func resultOf(st *runbook.State) runResult {
-	r := runResult{Type: "run", Run: st.Run, Runbook: st.Name, State: st.Status, Reason: st.Reason, Clocks: st.Clocks, Waiting: st.Waiting(), Steps: st.Steps}
+	r := runResult{Type: "run", Run: st.Run, Runbook: st.Name, State: st.Status, Reason: st.Reason, Clocks: st.Clocks, Outcome: st.Outcome(), Waiting: st.Waiting(), Steps: st.Steps}
 	for _, e := range st.Exceptions {
 		r.Exceptions = append(r.Exceptions, strings.TrimSpace(fmt.Sprintf("%s: %s %s", e.Step, e.What, e.Reason)))
 	}

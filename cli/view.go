@@ -107,6 +107,7 @@ func (s *session) showState(st *runbook.State) error {
 		s.say("  %-10s %-24s %s", step.Status, step.ID, stepDetail(step))
 	}
 	s.clocks(st)
+	s.outcome(st)
 	for _, e := range st.Exceptions {
 		s.say("exception: %s %s %s", e.Step, e.What, e.Reason)
 	}
