@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/toolboxai/relight"
@@ -200,31 +202,48 @@ func (a *App) tasks(ctx context.Context, e *estate.Estate) ([]coordinator.Task, 
 		if err != nil {
 			return nil, err
 		}
+		sweeps := &sweeper{m: m, stores: slices.Sorted(maps.Keys(e.Stores)), now: a.o.Now}
 		out = append(out,
 			coordinator.Task{Name: "keep the estate in " + name, Every: 5 * time.Second, Do: func(ctx context.Context) error { return a.keepEstate(ctx, m) }},
 			coordinator.Task{Name: "keep the journal in " + name, Every: time.Minute, Last: true, Do: func(ctx context.Context) error { return a.keepJournalIn(ctx, m) }},
-			coordinator.Task{Name: "sweep superseded WAL in " + name, Every: 30 * time.Second, Do: func(ctx context.Context) error { return sweep(ctx, m, e) }})
+			coordinator.Task{Name: "sweep superseded WAL in " + name, Every: 30 * time.Second, Do: sweeps.sweep})
 	}
 	return out, nil
 }
 
-// sweep removes live ranges whose whole segment is durable.
-func sweep(ctx context.Context, m *repo.Meta, e *estate.Estate) error {
-	for _, s := range e.Stores {
-		keys := map[repo.WALKey]bool{}
-		if err := m.Sidecars(ctx, s.Name, func(k repo.WALKey, _ repo.Sidecar, live bool) error {
-			if live {
-				keys[k] = true
-			}
-			return nil
-		}); err != nil {
+// sweeper removes live ranges whose whole segment is durable. It lists a whole store rarely: the list grows with the log, and a new timeline can wait.
+type sweeper struct {
+	m      *repo.Meta
+	stores []string
+	now    func() time.Time
+	listed time.Time
+	keys   []repo.WALKey
+}
+
+const listEvery = 10 * time.Minute
+
+func (s *sweeper) sweep(ctx context.Context) error {
+	if len(s.keys) == 0 || s.now().Sub(s.listed) >= listEvery {
+		if err := s.list(ctx); err != nil {
 			return err
 		}
-		for k := range keys {
-			if err := m.Sink(s.Name).SweepLive(ctx, k); err != nil {
-				return err
-			}
-		}
 	}
+	var errs []error
+	for _, k := range s.keys {
+		errs = append(errs, s.m.Sink(k.Store).SweepLive(ctx, k))
+	}
+	return errors.Join(errs...)
+}
+
+func (s *sweeper) list(ctx context.Context) error {
+	var keys []repo.WALKey
+	for _, name := range s.stores {
+		found, err := s.m.LiveKeys(ctx, name)
+		if err != nil {
+			return err
+		}
+		keys = append(keys, found...)
+	}
+	s.keys, s.listed = keys, s.now()
 	return nil
 }

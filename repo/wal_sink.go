@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 
@@ -172,6 +173,24 @@ func (s *sink) SweepLive(ctx context.Context, k WALKey) error {
 		whole[segment] = err == nil
 	}
 	return s.sweep(ctx, k, l, whole)
+}
+
+// LiveKeys names the clusters and timelines of a store that have live ranges. It reads names only.
+func (m *Meta) LiveKeys(ctx context.Context, store string) ([]WALKey, error) {
+	if err := validElement("store", store); err != nil {
+		return nil, err
+	}
+	l, err := m.listWAL(ctx, walPrefix(store))
+	if err != nil {
+		return nil, err
+	}
+	var out []WALKey
+	for _, w := range l.sidecars { // ordered by cluster and timeline
+		if w.class == walLive && !slices.Contains(out, w.WALKey) {
+			out = append(out, w.WALKey)
+		}
+	}
+	return out, nil
 }
 
 // sweep deletes sidecars before bodies, so that no sidecar is ever seen without its body.

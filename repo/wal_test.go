@@ -295,6 +295,29 @@ func TestSweepKeepsLiveRangesWithoutTheirSegment(t *testing.T) {
 	}
 }
 
+func TestLiveKeys(t *testing.T) {
+	t.Parallel()
+	st := newStand(t)
+	m := st.writer(st.s)
+	ok(t, putSegment(t.Context(), m.Sink("main"), testKey, 3))
+	if keys := must(m.LiveKeys(t.Context(), "main"))(t); len(keys) != 0 {
+		t.Fatalf("a whole segment is not live: %v", keys)
+	}
+	two := onTimeline(2)
+	for _, k := range []WALKey{two, testKey} {
+		ok(t, putLive(t.Context(), m.Sink("main"), k, 4, 0, 1000))
+		ok(t, putLive(t.Context(), m.Sink("main"), k, 4, 1000, 2000))
+	}
+	if keys := must(m.LiveKeys(t.Context(), "main"))(t); !slices.Equal(keys, []WALKey{testKey, two}) {
+		t.Fatalf("%v", keys)
+	}
+	if keys := must(m.LiveKeys(t.Context(), "other"))(t); len(keys) != 0 {
+		t.Fatalf("%v", keys)
+	}
+	_, err := m.LiveKeys(t.Context(), "../main")
+	wantError(t, err, "cannot be part")
+}
+
 func TestLargeSegmentIsPreparedOnDisk(t *testing.T) {
 	t.Parallel()
 	st := newStand(t)
