@@ -174,6 +174,10 @@ func (s *actions) wait(ctx context.Context, env action.Env, in waitInput) (Listi
 		if err != nil || len(waiting) == 0 {
 			return l, err
 		}
+		if ended := ended(l); len(ended) > 0 {
+			return l, &relight.Error{Op: "wait for", Subject: strings.Join(ended, ", "), Err: errors.New("it has ended, and nothing will start it again"),
+				Hint: "its log says why; `relight config show` says where it lies"}
+		}
 		env.Progress(relight.Progress{Phase: "waiting for " + strings.Join(waiting, ", "),
 			Done: int64(len(l.Services) - len(waiting)), Total: int64(len(l.Services)), Unit: "services"})
 		select {
@@ -183,6 +187,17 @@ func (s *actions) wait(ctx context.Context, env action.Env, in waitInput) (Listi
 		case <-time.After(poll):
 		}
 	}
+}
+
+// ended names the services that were started and run no more.
+func ended(l Listing) []string {
+	var names []string
+	for _, st := range l.Services {
+		if st.Status == Exited {
+			names = append(names, st.Service)
+		}
+	}
+	return names
 }
 
 func (s *actions) probeWait(ctx context.Context, _ action.Env, in waitInput) (action.Probed, error) {
