@@ -4,16 +4,16 @@ import "github.com/toolboxai/relight"
 
 // View is the estate as `relight config show` prints it: resolved, and with secrets as references only.
 type View struct {
-	Estate       string                     `json:"estate"`
-	File         string                     `json:"file"`
-	TimeZone     string                     `json:"time_zone"`
-	State        string                     `json:"state"`
-	Platform     string                     `json:"platform"`
-	Repositories map[string]RepositoryView  `json:"repositories"`
-	Stores       map[string]StoreView       `json:"stores"`
-	Services     map[string]relight.Service `json:"services"`
-	Runbooks     []string                   `json:"runbooks,omitempty"`
-	Contacts     map[string]string          `json:"contacts,omitempty"`
+	Estate       string                    `json:"estate"`
+	File         string                    `json:"file"`
+	TimeZone     string                    `json:"time_zone"`
+	State        string                    `json:"state"`
+	Platform     string                    `json:"platform"`
+	Repositories map[string]RepositoryView `json:"repositories"`
+	Stores       map[string]StoreView      `json:"stores"`
+	Services     map[string]ServiceView    `json:"services"`
+	Runbooks     []string                  `json:"runbooks,omitempty"`
+	Contacts     map[string]string         `json:"contacts,omitempty"`
 }
 
 // RepositoryView is a repository as printed.
@@ -40,10 +40,18 @@ type StoreView struct {
 	Invariants   []string `json:"invariants,omitempty"`
 }
 
+// ServiceView is a service as printed.
+type ServiceView struct {
+	relight.Service
+	Command []string `json:"command"`
+	User    string   `json:"user,omitempty"`
+	Log     string   `json:"log"`
+}
+
 // View prints the estate.
 func (e *Estate) View() View {
 	v := View{Estate: e.Name, File: e.File, TimeZone: e.Zone.String(), State: e.State, Platform: e.Platform, Runbooks: e.Runbooks,
-		Repositories: map[string]RepositoryView{}, Stores: map[string]StoreView{}, Services: map[string]relight.Service{},
+		Repositories: map[string]RepositoryView{}, Stores: map[string]StoreView{}, Services: map[string]ServiceView{},
 		Contacts: map[string]string{"hotline": e.Contacts.Hotline, "bridge": e.Contacts.Bridge, "on_call": e.Contacts.OnCall}}
 	for name, r := range e.Repositories {
 		v.Repositories[name] = RepositoryView{URL: r.URL, Credential: r.Credential}
@@ -58,7 +66,7 @@ func (e *Estate) View() View {
 		v.Stores[name] = sv
 	}
 	for name, s := range e.Services {
-		v.Services[name] = s.Service
+		v.Services[name] = ServiceView{Service: s.Service, Command: s.Process.Command, User: s.Process.User, Log: s.Process.Log}
 	}
 	return v
 }
