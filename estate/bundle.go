@@ -49,6 +49,7 @@ func (e *Estate) Pack(resolve func(reference string) (string, error)) (Bundle, e
 			return Bundle{}, err
 		}
 	}
+	b.Files[0].Path = FileName // whatever it was called: recovery looks for it under this name
 	for name, reference := range e.Secrets {
 		value, err := resolve(reference)
 		if err != nil {
@@ -61,7 +62,7 @@ func (e *Estate) Pack(resolve func(reference string) (string, error)) (Bundle, e
 
 func (b *Bundle) add(path string) error {
 	rel, err := filepath.Rel(b.Directory, path)
-	if err != nil || strings.HasPrefix(rel, "..") {
+	if err != nil || !filepath.IsLocal(rel) {
 		return &relight.Error{Op: "pack estate", Subject: path, Code: relight.CodeUsage, Err: errors.New("lies outside " + b.Directory),
 			Hint: "keep runbooks beside relight.yaml, so that they come back with it"}
 	}
@@ -93,7 +94,7 @@ func DecodeBundle(data []byte) (Bundle, error) {
 		return Bundle{}, fmt.Errorf("decode estate bundle: format %d is newer than this relight", b.Format)
 	}
 	for _, f := range b.Files {
-		if !filepath.IsLocal(filepath.FromSlash(f.Path)) {
+		if path := filepath.FromSlash(f.Path); !filepath.IsLocal(path) || filepath.Clean(path) != path || path == "." {
 			return Bundle{}, fmt.Errorf("decode estate bundle: path %q leads outside", f.Path)
 		}
 	}

@@ -3,6 +3,7 @@ package estate
 import (
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -285,7 +286,7 @@ func orElse(s, preset string) string {
 // ParseDuration reads Go's durations and, beyond them, whole days: "15m", "36h", "30d".
 func ParseDuration(s string) (time.Duration, error) {
 	if days, ok := strings.CutSuffix(s, "d"); ok {
-		if n, err := strconv.Atoi(days); err == nil && n >= 0 {
+		if n, err := strconv.Atoi(days); err == nil && n >= 0 && n <= 100*365 {
 			return time.Duration(n) * 24 * time.Hour, nil
 		}
 	}
@@ -302,7 +303,7 @@ func ParseSize(s string) (int64, error) {
 	digits := strings.TrimRight(s, "KMGTiB")
 	factor, ok := units[strings.TrimPrefix(s, digits)]
 	n, err := strconv.ParseInt(strings.TrimSpace(digits), 10, 64)
-	if err != nil || !ok || n < 0 {
+	if err != nil || !ok || n < 0 || n > math.MaxInt64/factor {
 		return 0, fmt.Errorf("%q is not a size such as 512MiB or 4GiB", s)
 	}
 	return n * factor, nil

@@ -48,6 +48,10 @@ func Decode(file string, firstLine int, src []byte, into any) error {
 	if t := y.GetToken(); t != nil && t.Position != nil {
 		p.Line, p.Column = firstLine+t.Position.Line-1, t.Position.Column
 	}
+	var wrong *yaml.TypeError
+	if errors.As(err, &wrong) {
+		p.Message = fmt.Sprintf("%s stands where %s is expected", kindText(wrong.SrcType), kindText(wrong.DstType))
+	}
 	var unknown *yaml.UnknownFieldError
 	if errors.As(err, &unknown) {
 		key := unknownKey(p.Message)
@@ -55,6 +59,29 @@ func Decode(file string, firstLine int, src []byte, into any) error {
 		p.Nearest = Nearest(key, keysOf(reflect.TypeOf(into), map[reflect.Type]bool{}))
 	}
 	return p
+}
+
+// kindText names a type in the words of the document, not of the program.
+func kindText(t reflect.Type) string {
+	if t == nil {
+		return "nothing"
+	}
+	switch t.Kind() {
+	case reflect.String:
+		return "text"
+	case reflect.Bool:
+		return "true or false"
+	case reflect.Int, reflect.Int64, reflect.Uint64:
+		return "a whole number"
+	case reflect.Float64:
+		return "a number"
+	case reflect.Slice:
+		return "a list"
+	case reflect.Map, reflect.Struct:
+		return "a mapping"
+	default:
+		return "a " + t.Kind().String()
+	}
 }
 
 func unknownKey(message string) string {

@@ -26,7 +26,7 @@ func TestDecodeNamesTheProblem(t *testing.T) {
 	t.Parallel()
 	cases := map[string]struct{ src, want string }{
 		"unknown key":  {"name: x\nparts:\n  p:\n    dept: 3\n", `a.yaml:13:5: unknown key "dept" (did you mean "depth"?)`},
-		"wrong type":   {"name: x\nparts:\n  p: {depth: deep}\n", "a.yaml:12:"},
+		"wrong type":   {"name: x\nparts:\n  p: {depth: deep}\n", "a.yaml:12:14: text stands where a whole number is expected"},
 		"doubled key":  {"name: x\nname: y\n", `a.yaml:11:1`},
 		"broken":       {"name: [x\n", "a.yaml:10:"},
 		"far from all": {"zzzzzzzz: 1\n", `unknown key "zzzzzzzz"`},
