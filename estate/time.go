@@ -3,6 +3,7 @@ package estate
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/toolboxai/relight"
@@ -11,8 +12,12 @@ import (
 // ParseTime reads a moment as people write it. A time without an offset is in zone; one that occurs twice or never there, because clocks were
 // changed, is refused.
 func ParseTime(text string, zone *time.Location) (time.Time, error) {
-	for _, layout := range []string{time.RFC3339Nano, "2006-01-02 15:04:05.999999999Z07:00", "2006-01-02T15:04:05.999999999Z0700"} {
-		if t, err := time.Parse(layout, text); err == nil {
+	exact := text
+	if wall, ok := strings.CutSuffix(text, " UTC"); ok { // as in the server's log
+		exact = wall + "Z"
+	}
+	for _, layout := range []string{time.RFC3339Nano, "2006-01-02 15:04:05.999999999Z07:00", "2006-01-02 15:04:05.999999999Z07" /* as psql shows it */, "2006-01-02T15:04:05.999999999Z0700"} {
+		if t, err := time.Parse(layout, exact); err == nil {
 			return t, nil
 		}
 	}

@@ -23,6 +23,8 @@ func TestParseTime(t *testing.T) {
 		{"2025-10-02T14:30:00Z", "Europe/Berlin", "2025-10-02T14:30:00Z"},
 		{"2025-10-02T14:30:00.123456789+02:00", "UTC", "2025-10-02T12:30:00.123456789Z"},
 		{"2025-10-02 14:30:00+02:00", "UTC", "2025-10-02T12:30:00Z"},
+		{"2025-10-02 14:30:00.123456+02", "UTC", "2025-10-02T12:30:00.123456Z"},      // psql's now()
+		{"2025-10-02 14:30:00.123 UTC", "Europe/Berlin", "2025-10-02T14:30:00.123Z"}, // the server's log
 		{"2025-10-02T14:30:00+0200", "UTC", "2025-10-02T12:30:00Z"},
 		{"2025-10-02 14:30:00", "UTC", "2025-10-02T14:30:00Z"},
 		{"2025-10-02 14:30", "Europe/Berlin", "2025-10-02T12:30:00Z"},
@@ -58,6 +60,7 @@ func TestParseTimeRefuses(t *testing.T) {
 		{"2025-13-02 14:30", "UTC", "it is not a time"},
 		{"2025-02-30 14:30", "UTC", "it is not a time"},
 		{"14:30", "UTC", "it is not a time"},
+		{"2025-10-02 14:30:00 CET", "UTC", "it is not a time"}, // what an abbreviation means depends on who reads it
 	} {
 		got, err := ParseTime(c.text, zone(t, c.zone))
 		if err == nil || !strings.Contains(err.Error(), c.want) || !got.IsZero() {
