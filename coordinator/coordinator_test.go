@@ -1,0 +1,412 @@
+package coordinator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/toolboxai/relight"
+	"github.com/toolboxai/relight/repo"
+	"github.com/toolboxai/relight/store"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// follower reports what a test puts into it, until its context ends or it is told to fail.
+type follower struct {
+	mu     sync.Mutex
+	report func(store.Position)
+	begun  int
+	fail   chan error
+	sinks  int
+}
+
+func newFollower() *follower { return &follower{fail: make(chan error)} }
+
+func (f *follower) Follow(ctx context.Context, sinks []repo.Sink, report func(store.Position)) error {
+	f.mu.Lock()
+	f.report, f.sinks = report, len(sinks)
+	f.begun++
+	f.mu.Unlock()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case err := <-f.fail:
+		return err
+	}
+}
+
+func (f *follower) at(p store.Position) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.report(p)
+}
+
+func (f *follower) starts() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.begun
+}
+
+// bases is one repository's base backups.
+type bases struct {
+	mu       sync.Mutex
+	line     relight.TimelineID // that the next backup is on
+	taken    []relight.Snapshot
+	lines    map[relight.SnapshotID]relight.TimelineID
+	gap      string
+	broken   error
+	attempts int
+}
+
+func newBases() *bases { return &bases{line: 1, lines: map[relight.SnapshotID]relight.TimelineID{}} }
+
+func (b *bases) Newest(context.Context) (relight.Snapshot, bool, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.taken) == 0 {
+		return relight.Snapshot{}, false, nil
+	}
+	return b.taken[len(b.taken)-1], true, nil
+}
+
+func (b *bases) Timeline(s relight.Snapshot) relight.TimelineID {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.lines[s.ID]
+}
+
+func (b *bases) Gap(context.Context, relight.Snapshot) (string, error) { return b.gap, nil }
+
+func (b *bases) Backup(context.Context) (relight.Snapshot, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.attempts++
+	if b.broken != nil {
+		return relight.Snapshot{}, b.broken
+	}
+	s := relight.Snapshot{ID: relight.SnapshotID(fmt.Sprintf("s%d", len(b.taken)+1)), Started: time.Now(), Finished: time.Now()}
+	b.taken, b.lines[s.ID] = append(b.taken, s), b.line
+	return s, nil
+}
+
+func (b *bases) count() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.taken)
+}
+
+func (b *bases) set(change func()) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	change()
+}
+
+// stand runs a coordinator in a bubble of its own time.
+type stand struct {
+	follower *follower
+	vault    *bases
+	attic    *bases
+	events   []backupEvent
+	behind   int // calls of BaseTaken
+	last     Status
+	mu       sync.Mutex
+	stop     func()
+}
+
+func (st *stand) options(tasks ...Task) Options {
+	return Options{
+		Stores: []Store{{Name: "main", Follower: st.follower, Every: 24 * time.Hour, BaseTaken: func() { st.behind++ },
+			Repositories: []Repository{{Name: "vault", Base: st.vault}, {Name: "attic", Base: st.attic}}}},
+		Tasks: tasks, Log: slog.New(slog.DiscardHandler), Now: time.Now,
+		Publish: func(s Status) error {
+			st.mu.Lock()
+			defer st.mu.Unlock()
+			st.last = s
+			return nil
+		},
+		Record: func(_ context.Context, kind string, data any) error {
+			st.mu.Lock()
+			defer st.mu.Unlock()
+			e, ok := data.(backupEvent)
+			if kind != "backup.completed" || !ok {
+				return fmt.Errorf("event %s", kind)
+			}
+			st.events = append(st.events, e)
+			return nil
+		},
+	}
+}
+
+func start(t *testing.T, tasks ...Task) *stand {
+	st := &stand{follower: newFollower(), vault: newBases(), attic: newBases()}
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() { New(st.options(tasks...)).Run(ctx) })
+	st.stop = func() { cancel(); wg.Wait() }
+	synctest.Wait()
+	return st
+}
+
+// store is the store's status as it was published last; only while the bubble is quiet.
+func (st *stand) store() *StoreStatus { return st.last.Stores["main"] }
+
+func (st *stand) why() []string {
+	var out []string
+	for _, e := range st.events {
+		out = append(out, e.Repository+": "+e.Why)
+	}
+	slices.Sort(out)
+	return out
+}
+
+func position(line relight.TimelineID) store.Position {
+	return store.Position{Timeline: line, Written: 300, Spooled: 200, Durable: map[string]relight.LSN{"vault": 100, "attic": 90},
+		Covered: map[string]relight.Point{"vault": {LSN: 100, Time: time.Now()}}}
+}
+
+// pass lets time go by, to just behind a tick.
+func pass(d time.Duration) { time.Sleep(d + time.Millisecond); synctest.Wait() }
+
+func TestBaseIsTakenOnceItStreams(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := start(t)
+		defer st.stop()
+		pass(10 * time.Second)
+		if st.vault.count() != 0 {
+			t.Fatal("a base backup was taken before its log is followed")
+		}
+		if st.follower.sinks != 2 {
+			t.Fatalf("%d sinks", st.follower.sinks)
+		}
+		st.follower.at(position(1))
+		pass(2 * time.Second)
+		if got := st.why(); !slices.Equal(got, []string{"attic: none is there", "vault: none is there"}) {
+			t.Fatal(got)
+		}
+		s := st.store()
+		if ok, why := s.Protected(); !ok {
+			t.Fatal(why)
+		}
+		if v := s.Repositories["vault"]; v.Durable != 100 || v.Snapshot != "s1" || v.Timeline != 1 || v.CoveredAt.IsZero() {
+			t.Fatalf("%+v", v)
+		}
+		pass(23 * time.Hour)
+		if st.vault.count() != 1 {
+			t.Fatal("a second base backup before it was due")
+		}
+		pass(time.Hour)
+		if st.vault.count() != 2 || st.attic.count() != 2 {
+			t.Fatalf("%d and %d base backups after a day", st.vault.count(), st.attic.count())
+		}
+	})
+}
+
+func TestBaseThatIsThereIsKept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := start(t)
+		defer st.stop()
+		for _, b := range []*bases{st.vault, st.attic} {
+			if _, err := b.Backup(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		st.attic.set(func() { st.attic.gap = "write-ahead log is lost behind it" })
+		st.follower.at(position(1))
+		pass(5 * time.Second)
+		if got := st.why(); !slices.Equal(got, []string{"attic: write-ahead log is lost behind it"}) {
+			t.Fatal(got)
+		}
+	})
+}
+
+func TestNewTimelineNeedsItsOwnBase(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := start(t)
+		defer st.stop()
+		st.follower.at(position(1))
+		pass(2 * time.Second)
+		st.vault.set(func() { st.vault.line = 2 })
+		st.attic.set(func() { st.attic.line = 2 })
+		st.follower.at(position(2))
+		pass(0) // before anything is looked for again
+		s := StoreStatus{Timeline: 2, Repositories: st.store().Repositories}
+		if ok, why := s.Protected(); ok || why != "attic: no base backup on the current timeline" {
+			t.Fatal(ok, why)
+		}
+		pass(2 * time.Second)
+		if got := st.why(); !slices.Equal(got[2:], []string{"vault: none is there", "vault: timeline 2 has none"}) {
+			t.Fatal(got)
+		}
+	})
+}
+
+func TestLostLogNeedsANewBase(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := start(t)
+		defer st.stop()
+		st.follower.at(position(1))
+		pass(2 * time.Second)
+		behind := st.behind
+		p := position(1)
+		p.NeedBase, p.Alarm = time.Now(), "log was lost"
+		st.attic.set(func() { st.attic.broken = errors.New("no space left") })
+		st.follower.at(p)
+		pass(3 * time.Second)
+		if st.vault.count() != 2 || st.attic.count() != 1 {
+			t.Fatalf("%d and %d", st.vault.count(), st.attic.count())
+		}
+		if st.behind != behind {
+			t.Fatal("the gap was forgotten although one repository has no base backup behind it")
+		}
+		if ok, why := st.store().Protected(); ok || why != "log was lost" {
+			t.Fatal(ok, why)
+		}
+		st.follower.at(position(1)) // a follower that restarts has forgotten; the coordinator has not
+		st.attic.set(func() { st.attic.broken = nil })
+		pass(6 * time.Second)
+		if st.attic.count() != 2 || st.behind != behind+1 {
+			t.Fatalf("%d base backups, %d calls", st.attic.count(), st.behind-behind)
+		}
+	})
+}
+
+func TestOneFailingRepositoryDoesNotStopTheOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := start(t)
+		defer st.stop()
+		st.attic.set(func() { st.attic.broken = errors.New("the bucket is gone") })
+		st.follower.at(position(1))
+		pass(30 * time.Second)
+		if st.vault.count() != 1 {
+			t.Fatal("the healthy repository has no base backup")
+		}
+		if n := st.attic.attempts; n < 3 || n > 10 {
+			t.Fatalf("tried %d times in half a minute", n)
+		}
+		if r := st.store().Repositories["attic"]; r.Error == "" || st.store().Repositories["vault"].Error != "" {
+			t.Fatalf("%+v", r)
+		}
+		if ok, why := st.store().Protected(); ok || why != "attic: no base backup on the current timeline" {
+			t.Fatal(ok, why)
+		}
+		st.attic.set(func() { st.attic.broken = nil })
+		pass(6 * time.Second)
+		if ok, why := st.store().Protected(); !ok || st.store().Repositories["attic"].Error != "" {
+			t.Fatal(why)
+		}
+	})
+}
+
+func TestFollowerIsStartedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := start(t)
+		defer st.stop()
+		st.follower.at(position(1))
+		pass(2 * time.Second)
+		st.follower.fail <- errors.New("the connection was lost")
+		synctest.Wait()
+		if ok, why := st.store().Protected(); ok || why != "no write-ahead log is streaming" {
+			t.Fatal(ok, why)
+		}
+		for want, wait := 2, time.Second; want < 6; want, wait = want+1, 2*wait {
+			if got := st.follower.starts(); got != want-1 {
+				t.Fatalf("started %d times before the pause, not %d", got, want-1)
+			}
+			pass(wait)
+			if got := st.follower.starts(); got != want {
+				t.Fatalf("started %d times, not %d", got, want)
+			}
+			st.follower.fail <- errors.New("still lost")
+			synctest.Wait()
+		}
+	})
+}
+
+func TestTasks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var well, bad, once int
+		var lastOf error
+		st := start(t,
+			Task{Name: "well", Every: time.Minute, Last: true, Do: func(ctx context.Context) error { well++; lastOf = ctx.Err(); return nil }},
+			Task{Name: "bad", Every: time.Second, Do: func(context.Context) error { bad++; return errors.New("it hurts") }},
+			Task{Name: "once", Every: time.Hour, Do: func(context.Context) error { once++; return nil }})
+		pass(10 * time.Minute)
+		if well != 11 || bad < 600 || once != 1 {
+			t.Errorf("%d, %d and %d times", well, bad, once)
+		}
+		if got := maps.Clone(st.last.Tasks); got["bad"] != "it hurts" || got["well"] != "" {
+			t.Errorf("%v", got)
+		}
+		st.stop()
+		if well != 12 || lastOf != nil || once != 1 {
+			t.Errorf("at the end %d and %d times, with %v", well, once, lastOf)
+		}
+	})
+}
+
+func TestStatusThatCannotBeWrittenIsTold(t *testing.T) {
+	t.Parallel()
+	full := errors.New("no space left")
+	b := newBoard(func(Status) error { return full }, time.Now)
+	b.publish()
+	if b.status.Tasks["status"] != full.Error() {
+		t.Fatal(b.status.Tasks)
+	}
+}
+
+func TestProtected(t *testing.T) {
+	t.Parallel()
+	good := func() *StoreStatus {
+		return &StoreStatus{Timeline: 2, Repositories: map[string]*RepositoryStatus{"a": {Durable: 1, Timeline: 2}, "b": {Durable: 1, Timeline: 2}}}
+	}
+	for want, spoil := range map[string]func(*StoreStatus){
+		"":                                func(*StoreStatus) {},
+		"no write-ahead log is streaming": func(s *StoreStatus) { s.Timeline = 0 },
+		"the slot is lost":                func(s *StoreStatus) { s.Alarm = "the slot is lost" },
+		"b: no base backup on the current timeline": func(s *StoreStatus) { s.Repositories["b"].Timeline = 1 },
+		"a: no write-ahead log is durable yet":      func(s *StoreStatus) { s.Repositories["a"].Durable = 0 },
+	} {
+		s := good()
+		spoil(s)
+		if ok, why := s.Protected(); ok != (want == "") || why != want {
+			t.Errorf("%v %q, want %q", ok, why, want)
+		}
+	}
+}
+
+func TestWhyDue(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
+	b := base{snapshot: relight.Snapshot{Started: now.Add(-2 * time.Hour), Finished: now.Add(-time.Hour)}, timeline: 1}
+	f := following{Position: store.Position{Timeline: 1}}
+	for _, c := range []struct {
+		need  time.Duration // before now; 0: none
+		line  relight.TimelineID
+		every time.Duration
+		want  string
+	}{
+		{0, 1, 24 * time.Hour, ""},
+		{0, 2, 24 * time.Hour, "timeline 2 has none"},
+		{time.Hour + time.Minute, 1, 24 * time.Hour, "write-ahead log was lost after the newest"}, // while the backup ran
+		{3 * time.Hour, 1, 24 * time.Hour, ""},
+		{0, 1, time.Hour, "the newest is 1h0m0s old"},
+	} {
+		f.Timeline, f.NeedBase = c.line, time.Time{}
+		if c.need > 0 {
+			f.NeedBase = now.Add(-c.need)
+		}
+		if got := whyDue(f, b, c.every, now); got != c.want {
+			t.Errorf("%+v: %q", c, got)
+		}
+	}
+}
