@@ -179,6 +179,9 @@ type Handle struct {
 	Boot    string `json:"boot,omitempty"`    // boot id: after a reboot every process handle is dead
 	Label   string `json:"label,omitempty"`   // containers and units
 	What    string `json:"what,omitempty"`    // for people: "postgres recovering /data/pg"
+	// Detached says that it is meant to outlive relight, as a service does. Where it was started by a step that was then cut off, it may be the step's very
+	// effect, and only that step's probe decides whether it is kept.
+	Detached bool `json:"detached,omitempty"`
 }
 
 // Event is one fact of the journal.

@@ -42,6 +42,7 @@ func (l *Local) StartDetached(ctx context.Context, c Command, d Detached) (relig
 	}
 	pid := cmd.Process.Pid
 	h, err := l.describe(pid, token, c)
+	h.Detached = true
 	_ = cmd.Process.Release()
 	go l.reapDetached(pid)
 	if err == nil {

@@ -255,6 +255,27 @@ func TestHandlesOfTheDeadAreEndedFirst(t *testing.T) {
 	}
 }
 
+// A service that a step has started is that step's effect: it is not ended when the probe finds it well, and is when the probe does not.
+func TestServicesOfTheDeadAreProbedFirst(t *testing.T) {
+	t.Parallel()
+	for there, ended := range map[bool]int{true: 0, false: 1} {
+		w, s := newWorld(), &store{}
+		w.detached = true
+		rb := compile(t, w, source(step("A", `{id: a, do: fake.plain, with: {key: a}}`)))
+		dying := &mortal{store: s}
+		w.hold = func(string) { dying.mu.Lock(); dying.dead = true; dying.mu.Unlock() }
+		if _, err := engine(t, w, dying, runbook.Nobody{}).Start(ctx, rb, opts()); !errors.Is(err, errCrash) {
+			t.Fatal(err)
+		}
+		w.hold, w.there = nil, map[string]bool{"a": there}
+		_, err := engine(t, w, &mortal{store: s}, runbook.Nobody{}).Resume(ctx, "r1", open())
+		wantCode(t, err, "")
+		if len(w.ended) != ended || w.effects["a"] != 1+ended {
+			t.Errorf("service there: %v; ended %d times, want %d; effects %v", there, len(w.ended), ended, w.effects)
+		}
+	}
+}
+
 type unkillable struct{}
 
 func (unkillable) End(context.Context, relight.Handle) error { return errors.New("it does not die") }

@@ -15,14 +15,15 @@ import (
 
 // world is what effects change. It outlives the engine, as a database outlives relight.
 type world struct {
-	mu      sync.Mutex
-	effects map[string]int  // how often each effect was had
-	there   map[string]bool // which effects are there
-	broken  map[string]int  // how many attempts fail, by key
-	size    string          // part of every plan
-	undone  []string
-	ended   []relight.Handle
-	asked   []runbook.Question
+	detached bool // what effects start is meant to outlive relight
+	mu       sync.Mutex
+	effects  map[string]int  // how often each effect was had
+	there    map[string]bool // which effects are there
+	broken   map[string]int  // how many attempts fail, by key
+	size     string          // part of every plan
+	undone   []string
+	ended    []relight.Handle
+	asked    []runbook.Question
 	// while an effect is under way, hold is called
 	hold func(key string)
 }
@@ -62,7 +63,7 @@ type keyOut struct {
 }
 
 func (w *world) run(ctx context.Context, env action.Env, in keyIn) (keyOut, error) {
-	if err := env.Started(ctx, relight.Handle{Kind: "process", PID: 4711, What: in.Key}); err != nil {
+	if err := env.Started(ctx, relight.Handle{Kind: "process", PID: 4711, What: in.Key, Detached: w.detached}); err != nil {
 		return keyOut{}, err
 	}
 	if err := w.do(in.Key); err != nil {

@@ -211,7 +211,7 @@ func (r *run) attempt(ctx context.Context, id string) (json.RawMessage, error) {
 	if u.Effected {
 		return r.verified(ctx, id, u.Output)
 	}
-	if err := r.endHandles(ctx, id); err != nil {
+	if err := r.endHandles(ctx, id, nil); err != nil {
 		return nil, err
 	}
 	r.mu.Lock()
@@ -353,9 +353,12 @@ func (r *run) env(id string) action.Env {
 	return e
 }
 
-// endHandles ends what earlier attempts may have left. Nothing goes on before it is gone.
-func (r *run) endHandles(ctx context.Context, id string) error {
+// endHandles ends what earlier attempts may have left, except what is to be kept. Nothing goes on before it is gone.
+func (r *run) endHandles(ctx context.Context, id string, keep func(relight.Handle) bool) error {
 	for _, h := range r.view(id).Handles {
+		if keep != nil && keep(h) {
+			continue
+		}
 		if err := r.e.c.Processes.End(ctx, h); err != nil {
 			return &relight.Error{
 				Op: "end what step " + id + " left running", Subject: h.What, Err: err,

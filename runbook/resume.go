@@ -107,7 +107,8 @@ func (r *run) openAt(ctx context.Context, st *State, kind, reason string) error 
 	return nil
 }
 
-// clear ends everything that the dead process left, before anything goes on.
+// clear ends everything that the dead process left, before anything goes on. A service that a step in doubt has started may be that step's effect: it is
+// left to the probe, so that a server which is up is not stopped to be started again; where the probe denies it, the next attempt ends it first.
 func (r *run) clear(ctx context.Context) error {
 	r.mu.Lock()
 	var ids []string
@@ -118,7 +119,7 @@ func (r *run) clear(ctx context.Context) error {
 	}
 	r.mu.Unlock()
 	for _, id := range ids {
-		if err := r.endHandles(ctx, id); err != nil {
+		if err := r.endHandles(ctx, id, r.mayBeEffect(id)); err != nil {
 			if rerr := r.record(ctx, "", EventPaused, Ended{Step: id, Reason: err.Error()}); rerr != nil {
 				return rerr
 			}
@@ -126,6 +127,12 @@ func (r *run) clear(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// mayBeEffect tells which handles of a unit its probe has to look at first.
+func (r *run) mayBeEffect(id string) func(relight.Handle) bool {
+	u := r.view(id)
+	return func(h relight.Handle) bool { return h.Detached && u.inDoubt() }
 }
 
 // reconcile finds out what became of a unit that was in flight. done is false when it can go on: its effect is not there,
