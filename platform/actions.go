@@ -248,6 +248,9 @@ func (s *actions) health(ctx context.Context, _ action.Env, in healthInput) (Lis
 			only = append(only, svc.Name)
 		}
 	}
+	if len(only) == 0 { // to look at none means to look at all
+		return Listing{Services: []State{}}, nil
+	}
 	l, waiting, err := s.look(ctx, only)
 	if err != nil {
 		return l, err
