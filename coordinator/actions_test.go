@@ -19,6 +19,7 @@ type outside struct {
 	live    Live
 	liveErr error
 	stores  []string
+	later   func() Status // when set, what Status says
 	started int
 	stopped int
 }
@@ -38,7 +39,12 @@ func (o *outside) Stop(context.Context) error { o.stopped++; o.running = false; 
 func (o *outside) Running() (relight.Handle, bool, error) {
 	return relight.Handle{PID: 4711}, o.running, nil
 }
-func (o *outside) Status() (Status, error)                    { return o.status, nil }
+func (o *outside) Status() (Status, error) {
+	if o.later != nil {
+		return o.later(), nil
+	}
+	return o.status, nil
+}
 func (o *outside) Stores() ([]string, error)                  { return o.stores, nil }
 func (o *outside) Live(context.Context, string) (Live, error) { return o.live, o.liveErr }
 
@@ -95,12 +101,14 @@ func TestProtectedSince(t *testing.T) {
 func TestWaitEndsWhenProtected(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := newOutside(time.Now())
-		o.status.Stores["main"].Timeline = 1 // as it was before the disaster
-		go func() {
-			time.Sleep(5 * time.Second)
-			o.status.Stores["main"].Timeline = 2
-			o.status.At = time.Now()
-		}()
+		before := time.Now()
+		o.later = func() Status {
+			s := newOutside(time.Now()).status
+			if time.Since(before) < 5*time.Second {
+				s.Stores["main"].Timeline = 1 // as it was before the disaster
+			}
+			return s
+		}
 		begun := time.Now()
 		a := &actions{open: func() (Protection, error) { return o, nil }}
 		got, err := a.wait(t.Context(), action.Env{}.WithDefaults(), waitInput{Store: "main", Timeout: time.Minute})
