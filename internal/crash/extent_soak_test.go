@@ -1,0 +1,10 @@
+//go:build slow && soak
+
+package crash_test
+
+// What `make soak` covers: every boundary and every stall, many moments, several seeds.
+const (
+	rounds  = 5
+	moments = 12
+	stalls  = true
+)

@@ -1,0 +1,216 @@
+//go:build slow
+
+package crash_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/toolboxai/relight"
+	"github.com/toolboxai/relight/demo/bank"
+	"github.com/toolboxai/relight/runbook"
+	"github.com/toolboxai/relight/store/postgres"
+)
+
+// scenario is a disaster and the command that brings its runbook on the way.
+type scenario struct {
+	name   string
+	strike func(*stand)
+	start  func(*stand) []string
+	long   []string // steps that take their time, in the middle of which relight is killed too
+}
+
+func scenarios() []scenario {
+	return []scenario{
+		{"database-corruption", (*stand).corrupt, func(s *stand) []string {
+			return []string{"run", "start", "database-corruption", "--input", "store=main", "--identity", s.identity(), "--confirm", "main", "--yes"}
+		}, []string{"keep-evidence", "restore", "check", "base-backup"}},
+		{"infrastructure-loss", (*stand).lose, func(s *stand) []string {
+			return []string{"recover", "--repo", "file://" + s.path("vault"), "--identity", s.identity(), "--confirm", "main", "--yes"}
+		}, []string{"restore", "check", "base-backup"}},
+	}
+}
+
+// TestKilledAnywhere kills the run of each scenario at every boundary, and in the middle of its long steps; the next process must finish.
+func TestKilledAnywhere(t *testing.T) {
+	for _, sc := range scenarios() {
+		t.Run(sc.name, func(t *testing.T) {
+			t.Parallel()
+			s := newStand(t)
+			for round := range rounds {
+				s.everywhere(t, sc, round)
+			}
+		})
+	}
+}
+
+func (s *stand) everywhere(t *testing.T, sc scenario, round int) {
+	sc.strike(s)
+	golden, code, said := s.watched(nil, sc.start(s)...)
+	if code != 0 {
+		t.Fatalf("%s does not even recover undisturbed: exit %d\n%s", sc.name, code, said)
+	}
+	lost := s.verify(golden[0].Run)
+	t.Logf("%s: %d events in %s, %d of %d acknowledged commits lost", sc.name, len(golden), golden[len(golden)-1].after.Round(time.Millisecond), lost, len(s.ledger))
+	if sc.name == "database-corruption" && lost != 0 {
+		t.Fatalf("%d acknowledged commits are lost", lost)
+	}
+	all := append(points(golden, stalls), s.inTheMiddle(sc, golden, round)...)
+	for i, p := range all {
+		t.Run(fmt.Sprintf("%d/%s", round, p.name), func(t *testing.T) {
+			was := s.t
+			s.t = t
+			defer func() { s.t = was }()
+			s.trial(sc, p, i, golden, lost)
+		})
+	}
+}
+
+// inTheMiddle are random moments within the long steps.
+func (s *stand) inTheMiddle(sc scenario, golden []seen, round int) []point {
+	r := random(sc.name, round)
+	var out []point
+	for i, e := range golden {
+		if e.Kind != runbook.EventStepStarted || !slices.Contains(sc.long, e.Step) {
+			continue
+		}
+		end := slices.IndexFunc(golden, func(x seen) bool { return x.Step == e.Step && x.Kind == runbook.EventStepSucceeded })
+		for n := range moments {
+			later := time.Duration(r.Float64() * float64(golden[end].after-e.after))
+			out = append(out, point{event: i, later: later, name: fmt.Sprintf("%s-after-%s-%d", e.Step, later.Round(time.Millisecond), n)})
+		}
+	}
+	return out
+}
+
+// trial kills one run at p, and has the next process finish it.
+func (s *stand) trial(sc scenario, p point, number int, golden []seen, lost int) {
+	sc.strike(s)
+	stop := s.guard(s.t.Context())
+	events, reached := s.interrupt(p, sc.start(s)...)
+	if !reached {
+		return
+	}
+	if number%2 == 0 { // the others go on at once, among what may still be dying
+		s.awaitNobody()
+	}
+	run := events[0].Run
+	before := s.journal(run)
+	_, code, said := s.relight("run", "resume", string(run), "--identity", s.identity(), "--confirm", "main", "--yes")
+	if code != 0 {
+		s.t.Fatalf("the next process does not finish: exit %d\n%s", code, said)
+	}
+	if twice := stop(); len(twice) > 0 {
+		s.t.Errorf("two servers held the data directory at once: %v", twice)
+	}
+	if got := s.verify(run); got != lost {
+		s.t.Errorf("%d commits are lost; undisturbed it is %d", got, lost)
+	}
+	s.notTwice(run, len(before), p, golden)
+}
+
+// verify holds what came back against the ledger and the promises, and gives how many commits are lost.
+func (s *stand) verify(run relight.RunID) (lost int) {
+	s.t.Helper()
+	c, err := s.bank.Compare(s.t.Context(), s.dsn("bank"), s.ledger)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if len(c.Altered) > 0 || c.Sum != c.WantSum {
+		s.t.Errorf("%d transfers altered; the accounts hold %d, not %d", len(c.Altered), c.Sum, c.WantSum)
+	}
+	s.lostNothingOld(c)
+	s.checked(run)
+	if asides, err := filepath.Glob(s.data() + ".damaged-*"); err != nil || len(asides) > 1 {
+		s.t.Errorf("set aside: %v, %v; at most the one damaged directory must be", asides, err)
+	}
+	s.timeline()
+	if _, code, said := s.relight("journal", "verify"); code != 0 {
+		s.t.Errorf("the journal does not verify:\n%s", said)
+	}
+	return len(c.Lost)
+}
+
+// lostNothingOld refuses a loss of what the repository had to hold: more than two seconds before the receiver was cut off.
+func (s *stand) lostNothingOld(c bank.Comparison) {
+	s.t.Helper()
+	end := s.ledger[len(s.ledger)-1].Acknowledged
+	for _, l := range c.Lost {
+		if end.Sub(l.Acknowledged) > 2400*time.Millisecond { // 400 ms of traffic came after the receiver
+			s.t.Fatalf("lost a commit acknowledged %s before the end", end.Sub(l.Acknowledged))
+		}
+	}
+}
+
+// checked makes sure that the run's own check looked at indexes and found nothing.
+func (s *stand) checked(run relight.RunID) {
+	s.t.Helper()
+	var report postgres.CheckReport
+	for _, e := range s.journal(run) {
+		if e.Step != "check" || e.Kind != runbook.EventStepSucceeded {
+			continue
+		}
+		var end runbook.StepEnd
+		if err := json.Unmarshal(e.Data, &end); err != nil {
+			s.t.Fatal(err)
+		}
+		if err := json.Unmarshal(end.Output, &report); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	passed := func(name, detail string) bool {
+		return slices.ContainsFunc(report.Checks, func(c relight.Check) bool {
+			return strings.Contains(c.Name, name) && strings.Contains(c.Detail, detail) && !strings.Contains(c.Detail, "not installed") && c.Verdict == relight.Passed
+		})
+	}
+	if !report.OK || !passed("integrity of bank", "amcheck") || !passed("money", "") {
+		s.t.Errorf("the run checked: %+v", report)
+	}
+}
+
+// timeline must be the second: a restore that was done is not done again.
+func (s *stand) timeline() {
+	s.t.Helper()
+	conn := s.connect(s.t.Context(), "bank")
+	defer func() { _ = conn.Close(s.t.Context()) }()
+	var tl int
+	if err := conn.QueryRow(s.t.Context(), `select timeline_id from pg_control_checkpoint()`).Scan(&tl); err != nil || tl != 2 {
+		s.t.Errorf("the server is on timeline %d, %v; it must be 2", tl, err)
+	}
+}
+
+// notTwice makes sure that what was had before the kill was not had again after it.
+func (s *stand) notTwice(run relight.RunID, before int, p point, golden []seen) {
+	s.t.Helper()
+	events := s.journal(run)
+	over := map[string]bool{}
+	for i, e := range events {
+		switch e.Kind {
+		case runbook.EventStepSucceeded:
+			over[e.Step] = true
+		case runbook.EventStepStarted:
+			if i >= before && over[e.Step] {
+				s.t.Errorf("step %s had succeeded and was started again", e.Step)
+			}
+		}
+	}
+	if copies, err := filepath.Glob(s.path("evidence", "corrupted-*.tar.gz")); err != nil || len(copies) > 1 {
+		s.t.Errorf("evidence was kept %d times: %v %v", len(copies), copies, err)
+	}
+	step := golden[p.event].Step
+	if p.stall == 0 || !slices.Contains(once, step) || golden[p.event+1].Kind == runbook.EventStepHandle {
+		return
+	}
+	if _, recorded := ends(events[:before], step); len(recorded) > 0 {
+		s.t.Logf("%s was on record before the journal could be held: this point is an ordinary boundary", step)
+		return
+	}
+	if attempts, by := ends(events, step); attempts != 1 || !slices.Equal(by, []string{"probe"}) {
+		s.t.Errorf("the effect of %s was there and not on record: it was attempted %d times, its end is told by %v; the probe must find it", step, attempts, by)
+	}
+}
