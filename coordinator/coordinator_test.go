@@ -5,9 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -51,6 +51,12 @@ func (f *follower) at(p store.Position) {
 	f.report(p)
 }
 
+func (f *follower) given() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.sinks
+}
+
 func (f *follower) starts() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -85,7 +91,11 @@ func (b *bases) Timeline(s relight.Snapshot) relight.TimelineID {
 	return b.lines[s.ID]
 }
 
-func (b *bases) Gap(context.Context, relight.Snapshot) (string, error) { return b.gap, nil }
+func (b *bases) Gap(context.Context, relight.Snapshot) (string, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.gap, nil
+}
 
 func (b *bases) Backup(context.Context) (relight.Snapshot, error) {
 	b.mu.Lock()
@@ -105,6 +115,12 @@ func (b *bases) count() int {
 	return len(b.taken)
 }
 
+func (b *bases) tries() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.attempts
+}
+
 func (b *bases) set(change func()) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -119,13 +135,18 @@ type stand struct {
 	events   []backupEvent
 	behind   int // calls of BaseTaken
 	last     Status
-	mu       sync.Mutex
+	board    *board
+	mu       sync.Mutex // guards events, behind and last
 	stop     func()
 }
 
 func (st *stand) options(tasks ...Task) Options {
 	return Options{
-		Stores: []Store{{Name: "main", Follower: st.follower, Every: 24 * time.Hour, BaseTaken: func() { st.behind++ },
+		Stores: []Store{{Name: "main", Follower: st.follower, Every: 24 * time.Hour, BaseTaken: func() {
+			st.mu.Lock()
+			defer st.mu.Unlock()
+			st.behind++
+		},
 			Repositories: []Repository{{Name: "vault", Base: st.vault}, {Name: "attic", Base: st.attic}}}},
 		Tasks: tasks, Log: slog.New(slog.DiscardHandler), Now: time.Now,
 		Publish: func(s Status) error {
@@ -151,16 +172,36 @@ func start(t *testing.T, tasks ...Task) *stand {
 	st := &stand{follower: newFollower(), vault: newBases(), attic: newBases()}
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
-	wg.Go(func() { New(st.options(tasks...)).Run(ctx) })
+	c := New(st.options(tasks...))
+	st.board = c.status
+	wg.Go(func() { c.Run(ctx) })
 	st.stop = func() { cancel(); wg.Wait() }
 	synctest.Wait()
 	return st
 }
 
-// store is the store's status as it was published last; only while the bubble is quiet.
-func (st *stand) store() *StoreStatus { return st.last.Stores["main"] }
+// store is the store's status as it would be published now.
+func (st *stand) store() *StoreStatus {
+	st.board.mu.Lock()
+	defer st.board.mu.Unlock()
+	return st.board.status.clone().Stores["main"]
+}
+
+func (st *stand) published() Status {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return st.last
+}
+
+func (st *stand) calls() int {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return st.behind
+}
 
 func (st *stand) why() []string {
+	st.mu.Lock()
+	defer st.mu.Unlock()
 	var out []string
 	for _, e := range st.events {
 		out = append(out, e.Repository+": "+e.Why)
@@ -185,8 +226,8 @@ func TestBaseIsTakenOnceItStreams(t *testing.T) {
 		if st.vault.count() != 0 {
 			t.Fatal("a base backup was taken before its log is followed")
 		}
-		if st.follower.sinks != 2 {
-			t.Fatalf("%d sinks", st.follower.sinks)
+		if n := st.follower.given(); n != 2 {
+			t.Fatalf("%d sinks", n)
 		}
 		st.follower.at(position(1))
 		pass(2 * time.Second)
@@ -256,7 +297,7 @@ func TestLostLogNeedsANewBase(t *testing.T) {
 		defer st.stop()
 		st.follower.at(position(1))
 		pass(2 * time.Second)
-		behind := st.behind
+		behind := st.calls()
 		p := position(1)
 		p.NeedBase, p.Alarm = time.Now(), "log was lost"
 		st.attic.set(func() { st.attic.broken = errors.New("no space left") })
@@ -265,7 +306,7 @@ func TestLostLogNeedsANewBase(t *testing.T) {
 		if st.vault.count() != 2 || st.attic.count() != 1 {
 			t.Fatalf("%d and %d", st.vault.count(), st.attic.count())
 		}
-		if st.behind != behind {
+		if st.calls() != behind {
 			t.Fatal("the gap was forgotten although one repository has no base backup behind it")
 		}
 		if ok, why := st.store().Protected(); ok || why != "log was lost" {
@@ -274,8 +315,8 @@ func TestLostLogNeedsANewBase(t *testing.T) {
 		st.follower.at(position(1)) // a follower that restarts has forgotten; the coordinator has not
 		st.attic.set(func() { st.attic.broken = nil })
 		pass(6 * time.Second)
-		if st.attic.count() != 2 || st.behind != behind+1 {
-			t.Fatalf("%d base backups, %d calls", st.attic.count(), st.behind-behind)
+		if st.attic.count() != 2 || st.calls() != behind+1 {
+			t.Fatalf("%d base backups, %d calls", st.attic.count(), st.calls()-behind)
 		}
 	})
 }
@@ -290,7 +331,7 @@ func TestOneFailingRepositoryDoesNotStopTheOther(t *testing.T) {
 		if st.vault.count() != 1 {
 			t.Fatal("the healthy repository has no base backup")
 		}
-		if n := st.attic.attempts; n < 3 || n > 10 {
+		if n := st.attic.tries(); n < 3 || n > 10 {
 			t.Fatalf("tried %d times in half a minute", n)
 		}
 		if r := st.store().Repositories["attic"]; r.Error == "" || st.store().Repositories["vault"].Error != "" {
@@ -334,22 +375,22 @@ func TestFollowerIsStartedAgain(t *testing.T) {
 
 func TestTasks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var well, bad, once int
-		var lastOf error
+		var well, bad, once atomic.Int64
+		var lastOf atomic.Bool
 		st := start(t,
-			Task{Name: "well", Every: time.Minute, Last: true, Do: func(ctx context.Context) error { well++; lastOf = ctx.Err(); return nil }},
-			Task{Name: "bad", Every: time.Second, Do: func(context.Context) error { bad++; return errors.New("it hurts") }},
-			Task{Name: "once", Every: time.Hour, Do: func(context.Context) error { once++; return nil }})
+			Task{Name: "well", Every: time.Minute, Last: true, Do: func(ctx context.Context) error { well.Add(1); lastOf.Store(ctx.Err() == nil); return nil }},
+			Task{Name: "bad", Every: time.Second, Do: func(context.Context) error { bad.Add(1); return errors.New("it hurts") }},
+			Task{Name: "once", Every: time.Hour, Do: func(context.Context) error { once.Add(1); return nil }})
 		pass(10 * time.Minute)
-		if well != 11 || bad < 600 || once != 1 {
-			t.Errorf("%d, %d and %d times", well, bad, once)
+		if well.Load() != 11 || bad.Load() < 600 || once.Load() != 1 {
+			t.Errorf("%d, %d and %d times", well.Load(), bad.Load(), once.Load())
 		}
-		if got := maps.Clone(st.last.Tasks); got["bad"] != "it hurts" || got["well"] != "" {
+		if got := st.published().Tasks; got["bad"] != "it hurts" || got["well"] != "" {
 			t.Errorf("%v", got)
 		}
 		st.stop()
-		if well != 12 || lastOf != nil || once != 1 {
-			t.Errorf("at the end %d and %d times, with %v", well, once, lastOf)
+		if well.Load() != 12 || !lastOf.Load() || once.Load() != 1 {
+			t.Errorf("at the end %d and %d times, with a context that lives: %v", well.Load(), once.Load(), lastOf.Load())
 		}
 	})
 }

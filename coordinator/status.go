@@ -181,9 +181,24 @@ func (b *board) publish() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.status.At = b.now()
-	if err := b.sink(b.status); err != nil {
+	if err := b.sink(b.status.clone()); err != nil {
 		b.status.Tasks["status"] = err.Error()
 	}
+}
+
+// clone shares nothing with s.
+func (s Status) clone() Status {
+	out := Status{At: s.At, Stores: map[string]*StoreStatus{}, Tasks: maps.Clone(s.Tasks)}
+	for name, store := range s.Stores {
+		c := *store
+		c.Repositories = map[string]*RepositoryStatus{}
+		for repository, r := range store.Repositories {
+			rc := *r
+			c.Repositories[repository] = &rc
+		}
+		out.Stores[name] = &c
+	}
+	return out
 }
 
 func text(err error) string {
