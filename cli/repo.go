@@ -59,7 +59,7 @@ func (s *session) repoInit() *cobra.Command {
 	c.Flags().StringVar(&host, "host", hostname(), "name of this host in signatures")
 	c.Flags().StringVar(&credential, "credential", "", "where to keep this host's credential (default: where relight.yaml says)")
 	c.Flags().DurationVar(&interval, "live-interval", time.Second, "how often the live write-ahead log is made durable")
-	c.Flags().BoolVar(&single, "single-host", false, "this host also holds what reads the data: weaker, and shown by `relight status`")
+	c.Flags().BoolVar(&single, "single-host", false, "this host also holds what reads the data: weaker, and shown by the command status")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		url, preset, err := p.resolve(s.a)
 		if err != nil {

@@ -287,7 +287,7 @@ func (q walQuery) holeError(ctx context.Context, at relight.LSN, later string) e
 	return &movedError{&relight.Error{
 		Op: "read WAL", Subject: "segment " + q.segment, Code: relight.CodeVerification,
 		Err:  fmt.Errorf("%w: the WAL of timeline %d is missing from %s on although later WAL is there (%s)%s", ErrCorrupt, q.Timeline, at, later, why),
-		Hint: "recover to a point before the gap, or from another repository; relight window lists both",
+		Hint: "recover to a point before the gap, or from another repository; `relight postgres window` lists both",
 	}}
 }
 

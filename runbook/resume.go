@@ -255,7 +255,7 @@ func (r *run) askUnknown(ctx context.Context, id, detail string) (outcome, bool)
 	if errors.Is(err, ErrNobody) {
 		return outcome{id: id, blocked: &relight.Error{
 			Op: "resume", Subject: "step " + id, Code: relight.CodeWaiting, Err: errors.New(q.Text),
-			Hint: fmt.Sprintf("look, then one of: relight run force-done|retry|skip %s %s", r.id, id),
+			Hint: fmt.Sprintf("look, then: relight run force-done %s %s, or retry, or skip", r.id, id),
 		}}, true
 	}
 	if err != nil {
