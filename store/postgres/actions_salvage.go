@@ -50,7 +50,13 @@ func (r *SalvageReport) add(won Salvaged) {
 	if won.Commits >= r.Commits {
 		r.Commits, r.Bytes, r.Directory = won.Commits, won.Bytes, won.Directory
 	}
-	r.EndLSN, r.LastCommit, r.Broken = max(r.EndLSN, won.To), clockText(won.LastCommit), won.Broken
+	r.EndLSN = max(r.EndLSN, won.To)
+	if !won.LastCommit.IsZero() { // a repository that lacked nothing has none to tell
+		r.LastCommit = clockText(won.LastCommit)
+	}
+	if won.Broken != "" {
+		r.Broken = won.Broken
+	}
 }
 
 func (a *actions) probeSalvage(ctx context.Context, env action.Env, in storeInput) (action.Probed, error) {
