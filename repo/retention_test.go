@@ -389,22 +389,22 @@ func drawPolicies(t *rapid.T) []Policy {
 }
 
 // After pruning, every kept point's needs are present, every instant of every point-in-time window can be recovered as
-// before, and a second look removes nothing more.
+// before.
 func TestRetainProperties(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		h, policies := drawHoldings(t), drawPolicies(t)
-		r := Retain(policies, h, retained)
-		after := Holdings{Lines: h.Lines, WAL: wantedWAL(r, h.WAL)}
-		for _, s := range h.Snapshots {
-			if !slices.Contains(r.Remove, s.ID) {
-				after.Snapshots = append(after.Snapshots, s)
+		for range 3 { // again and again with the same policies: nothing promised gets lost by and by
+			r := Retain(policies, h, retained)
+			after := Holdings{Lines: h.Lines, WAL: wantedWAL(r, h.WAL)}
+			for _, s := range h.Snapshots {
+				if !slices.Contains(r.Remove, s.ID) {
+					after.Snapshots = append(after.Snapshots, s)
+				}
 			}
-		}
-		checkPoints(t, r, h, after)
-		checkWindows(t, policies, h, after)
-		if again := Retain(policies, after, retained); len(again.Remove) > 0 || len(wantedWAL(again, after.WAL)) != len(after.WAL) {
-			t.Fatalf("a second look removes %v and %d pieces", again.Remove, len(after.WAL)-len(wantedWAL(again, after.WAL)))
+			checkPoints(t, r, h, after)
+			checkWindows(t, policies, h, after)
+			h = after
 		}
 	})
 }
@@ -445,13 +445,6 @@ func checkWindows(t *rapid.T, policies []Policy, h, after Holdings) {
 				continue
 			}
 			if restorable(h, w.System, w.Timeline, w.End) && !restorable(after, w.System, w.Timeline, w.End) {
-				for _, s := range h.Snapshots {
-					t.Logf("snapshot %s damaged %v, %s to %s; kept %v", s.ID, s.Damaged, s.Start, s.Stop, slices.ContainsFunc(after.Snapshots, func(x HeldSnapshot) bool { return x.ID == s.ID }))
-				}
-				for _, x := range h.WAL {
-					t.Logf("timeline %d %s to %s until %s", x.Timeline, x.Start, x.End, x.Until)
-				}
-				t.Logf("%+v", h.Lines)
 				t.Fatalf("policy %s promises %s at %s of timeline %d (cluster %s), and it is gone", p, w.Until, w.End, w.Timeline, w.System)
 			}
 		}
