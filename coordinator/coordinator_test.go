@@ -356,7 +356,7 @@ func TestFollowerIsStartedAgain(t *testing.T) {
 		pass(2 * time.Second)
 		st.follower.fail <- errors.New("the connection was lost")
 		synctest.Wait()
-		if ok, why := st.store().Protected(); ok || why != "no write-ahead log is streaming" {
+		if ok, why := st.store().Protected(); ok || why != "no write-ahead log is streaming: the connection was lost" {
 			t.Fatal(ok, why)
 		}
 		for want, wait := 2, time.Second; want < 6; want, wait = want+1, 2*wait {

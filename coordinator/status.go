@@ -38,6 +38,9 @@ type RepositoryStatus struct {
 
 // Protected says whether the store streams into every repository with a base backup on its timeline; if not, why.
 func (s *StoreStatus) Protected() (bool, string) {
+	if s.Timeline == 0 && s.Alarm != "" {
+		return false, "no write-ahead log is streaming: " + s.Alarm
+	}
 	if s.Timeline == 0 {
 		return false, "no write-ahead log is streaming"
 	}
