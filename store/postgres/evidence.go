@@ -10,9 +10,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/zeebo/blake3"
+	"golang.org/x/sys/unix"
 
 	"github.com/toolboxai/relight"
 	"github.com/toolboxai/relight/action"
@@ -43,6 +45,9 @@ func (s *Store) KeepEvidence(ctx context.Context, data, dir string, progress fun
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return Evidence{}, s.fail("keep evidence of", relight.CodeFailed, "name another place as `evidence:` of the store", "%w", err)
 	}
+	if err := dropPartials(dir); err != nil {
+		return Evidence{}, fmt.Errorf("keep evidence of store %s: %w", s.c.Name, err)
+	}
 	if err := s.roomFor(size, dir); err != nil {
 		return Evidence{}, err
 	}
@@ -67,9 +72,10 @@ func (s *Store) roomFor(size int64, dir string) error {
 	return nil
 }
 
-// packEvidence writes under a temporary name, so that a copy that is there is whole.
+// packEvidence writes under a temporary name, so that a copy that is there is whole. Its report comes first: a copy without one would be made again by
+// whoever takes over, and a report without its copy says nothing to the probe.
 func (s *Store) packEvidence(ctx context.Context, data, path string, size int64, progress func(relight.Progress)) (Evidence, error) {
-	f, err := os.OpenFile(path+".partial", os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	f, err := openPartial(path + ".partial")
 	if err != nil {
 		return Evidence{}, err
 	}
@@ -82,19 +88,53 @@ func (s *Store) packEvidence(ctx context.Context, data, path string, size int64,
 	}
 	p := &evidencePacker{ctx: ctx, root: data, out: tar.NewWriter(zip), size: size, progress: progress}
 	err = filepath.WalkDir(data, p.add)
-	if err := errors.Join(err, p.out.Close(), zip.Close(), f.Sync(), f.Close()); err != nil {
+	err = errors.Join(err, p.out.Close(), zip.Close(), f.Sync())
+	info, serr := f.Stat()
+	if err := errors.Join(err, serr, f.Close()); err != nil {
 		return Evidence{}, err
 	}
-	if err := host.Move(path+".partial", path); err != nil {
+	e.Files, e.BLAKE3, e.Bytes = p.files, hex.EncodeToString(sum.Sum(nil)), info.Size()
+	if err := keepReport(path+".json", e); err != nil {
 		return Evidence{}, err
 	}
-	e.Files, e.BLAKE3 = p.files, hex.EncodeToString(sum.Sum(nil))
-	info, err := os.Stat(path)
+	return e, host.Move(path+".partial", path)
+}
+
+// openPartial makes the file that a copy is written to, and holds a lock on it while it is open.
+func openPartial(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
 	if err != nil {
-		return Evidence{}, err
+		return nil, err
 	}
-	e.Bytes = info.Size()
-	return e, keepReport(path+".json", e)
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return nil, errors.Join(fmt.Errorf("%s is being written by another process: %w", path, err), f.Close())
+	}
+	return f, nil
+}
+
+// dropPartials removes the unfinished copies of processes that died over them: each may be as large as the data, and would take the room of the next one.
+func dropPartials(dir string) error {
+	found, err := filepath.Glob(filepath.Join(dir, "corrupted-*.tar.gz.partial"))
+	if err != nil {
+		return err
+	}
+	for _, path := range found {
+		f, err := os.Open(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("look at an unfinished copy: %w", err)
+		}
+		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			err = removeIfThere(path)
+		}
+		if cerr := f.Close(); err != nil && !errors.Is(err, unix.EWOULDBLOCK) || cerr != nil {
+			return fmt.Errorf("remove an unfinished copy: %w", errors.Join(err, cerr))
+		}
+	}
+	return nil
 }
 
 // evidencePacker walks a data directory into a tar file.
@@ -190,5 +230,14 @@ func (a *actions) probeEvidence(ctx context.Context, env action.Env, in storeInp
 	if err != nil {
 		return action.Probed{}, err
 	}
-	return reportSince[Evidence](c.Evidence, evidenceName+".json", env.Since)
+	return evidenceSince(c.Evidence, env.Since)
+}
+
+// evidenceSince believes a report only when the copy that it tells of is there.
+func evidenceSince(dir string, since time.Time) (action.Probed, error) {
+	p, err := reportSince[Evidence](dir, evidenceName+".json", since)
+	if e, ok := p.Out.(Evidence); ok && !exists(e.Path) {
+		return action.Probed{State: action.NotDone, Detail: e.Path + " was not finished"}, err
+	}
+	return p, err
 }
