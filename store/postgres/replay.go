@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -98,6 +99,13 @@ func (r *restore) makePlace() (string, error) {
 		if err := r.own(path); err != nil {
 			return place, err
 		}
+	}
+	if r.lent != "" {
+		copied, err := lendProgram(r.lent, place)
+		if err != nil {
+			return place, err
+		}
+		r.lent = copied
 	}
 	return place, errors.Join(os.Chmod(place, 0o700), r.own(place))
 }
@@ -232,7 +240,11 @@ func serverTarget(t relight.RecoveryTarget) (name, value string) {
 // restoreCommand is run by a shell, in the data directory; % begins a placeholder.
 func (r *restore) restoreCommand(socket string) string {
 	var words []string
-	for _, w := range append(append([]string(nil), r.s.d.WALGet...), socket) {
+	command := append(slices.Clone(r.s.d.WALGet), socket)
+	if r.lent != "" {
+		command[0] = r.lent
+	}
+	for _, w := range command {
 		words = append(words, shellQuote(strings.ReplaceAll(w, "%", "%%")))
 	}
 	return "exec " + strings.Join(append(words, `"%f"`, `"%p"`), " ")

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"syscall"
 	"time"
 
 	"github.com/toolboxai/relight"
@@ -49,10 +50,13 @@ func (s *Store) PlanRestore(ctx context.Context, r *repo.Reader, p relight.Recov
 		return Blast{}, err
 	}
 	_, what, err := occupant(t.Directory)
+	if err != nil {
+		return Blast{}, run.explain(err)
+	}
 	return Blast{
 		Snapshot: run.plan.Base.ID, Target: run.plan.Server, Bytes: run.layout.bytes, WAL: int64(run.plan.End - run.plan.Base.Facts.StartLSN),
 		Occupied: what, LastCommit: run.plan.reach.LastCommit, Warnings: run.plan.Warnings,
-	}, err
+	}, nil
 }
 
 // restore is one restore under way.
@@ -71,6 +75,7 @@ type restore struct {
 	owner  host.User
 	bin    string
 	state  restoreState
+	lent   string // relight itself, or the copy of it that the server's user can run; "" where none is needed
 	out    relight.Restored
 	checks []relight.Check
 	since  time.Time
@@ -87,6 +92,9 @@ func (r *restore) all(ctx context.Context) error {
 		return err
 	}
 	if err := r.free(ctx); err != nil {
+		return err
+	}
+	if err := r.reachable(ctx); err != nil {
 		return err
 	}
 	r.phase("select", 0)
@@ -115,6 +123,9 @@ func (r *restore) explain(err error) error {
 	}
 	if errors.Is(err, os.ErrNotExist) {
 		return r.s.fail("restore", relight.CodeUsage, "make the parent directory first", "%w", err)
+	}
+	if errors.Is(err, syscall.ENOTDIR) {
+		return r.s.fail("restore", relight.CodeUsage, "name a directory", "%w", err)
 	}
 	return err
 }
@@ -174,7 +185,7 @@ func (r *restore) findOwner() error {
 		r.owner, err = host.OwnerOf(filepath.Dir(r.layout.dir))
 	}
 	if err != nil {
-		return err
+		return r.explain(err)
 	}
 	if r.owner.UID == 0 {
 		if r.owner, err = host.LookupUser("postgres"); err != nil {
