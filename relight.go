@@ -1,6 +1,6 @@
 // Package relight is the vocabulary of an executable disaster-recovery runbook: the nouns that every
 // room shares. It promises to stay small, to hold no behaviour beyond parsing and printing its own
-// values, and to import only the standard library.
+// values and guessing at a misspelt name, and to import only the standard library.
 //
 // Times are UTC unless a name says otherwise. Sizes are bytes. Durations are wall-clock.
 package relight

@@ -374,13 +374,3 @@ func TestRegistry(t *testing.T) {
 		t.Errorf("code %s", relight.CodeOf(err))
 	}
 }
-
-func TestNearest(t *testing.T) {
-	t.Parallel()
-	words := []string{"store", "target", "verify_before"}
-	for in, want := range map[string]string{"stroe": "store", "Store": "store", "verifybefore": "verify_before", "zebra": "", "": ""} {
-		if got := Nearest(in, words); got != want {
-			t.Errorf("nearest to %q: %q, want %q", in, got, want)
-		}
-	}
-}

@@ -72,7 +72,7 @@ func (a Action) match(values map[string]any) (map[string]any, []error) {
 	for _, name := range slices.Sorted(maps.Keys(values)) {
 		f, ok := a.Field(name)
 		if !ok {
-			errs = append(errs, fmt.Errorf("there is no input %q%s", name, DidYouMean(name, a.fieldNames())))
+			errs = append(errs, fmt.Errorf("there is no input %q%s", name, relight.DidYouMean(name, a.fieldNames())))
 			continue
 		}
 		if _, twice := given[f.Name]; twice {
@@ -114,7 +114,7 @@ func (f Field) convert(v any) (any, error) {
 	}
 	for _, word := range words(out) {
 		if len(f.Enum) > 0 && !slices.Contains(f.Enum, word) {
-			return nil, fmt.Errorf("%s: %q is none of %s%s", f.Name, word, strings.Join(f.Enum, ", "), DidYouMean(word, f.Enum))
+			return nil, fmt.Errorf("%s: %q is none of %s%s", f.Name, word, strings.Join(f.Enum, ", "), relight.DidYouMean(word, f.Enum))
 		}
 	}
 	return out, nil

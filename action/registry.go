@@ -47,7 +47,7 @@ func (r *Registry) Lookup(name string) (Action, error) {
 	}
 	return Action{}, &relight.Error{
 		Op: "find action", Subject: name, Code: relight.CodeUsage,
-		Err:  fmt.Errorf("there is no such action%s", DidYouMean(name, r.names)),
+		Err:  fmt.Errorf("there is no such action%s", relight.DidYouMean(name, r.names)),
 		Hint: r.inNoun(name),
 	}
 }

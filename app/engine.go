@@ -17,7 +17,6 @@ import (
 	"github.com/toolboxai/relight/journal"
 	"github.com/toolboxai/relight/runbook"
 	"github.com/toolboxai/relight/runbook/library"
-	"github.com/toolboxai/relight/strictyaml"
 )
 
 // EngineOptions is what the edge gives to an engine.
@@ -185,7 +184,7 @@ func (a *App) FindRunbook(name string) (Source, error) {
 	}
 	names := slices.Sorted(maps.Keys(all))
 	hint := "the runbooks are: " + strings.Join(names, ", ")
-	if near := strictyaml.Nearest(name, names); near != "" {
+	if near := relight.Nearest(name, names); near != "" {
 		hint = fmt.Sprintf("did you mean %s? %s", near, hint)
 	}
 	return Source{}, &relight.Error{Op: "find runbook", Subject: name, Code: relight.CodeUsage, Err: errors.New("there is no such scenario or runbook"), Hint: hint}

@@ -9,7 +9,6 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/toolboxai/relight"
-	"github.com/toolboxai/relight/strictyaml"
 )
 
 // strict makes every wrong command line a usage error with a hint: unknown commands, wrong numbers of arguments, unknown flags, bad values.
@@ -51,7 +50,7 @@ func noSuchCommand(c *cobra.Command, args []string) error {
 		}
 	}
 	hint := "see `" + c.CommandPath() + " --help`"
-	if near := strictyaml.Nearest(args[0], names); near != "" {
+	if near := relight.Nearest(args[0], names); near != "" {
 		hint = "did you mean `" + c.CommandPath() + " " + near + "`? " + hint
 	}
 	return &relight.Error{Op: c.CommandPath(), Code: relight.CodeUsage, Err: fmt.Errorf("there is no command %q", args[0]), Hint: hint}
@@ -75,7 +74,7 @@ func flagError(c *cobra.Command, err error) error {
 	case errors.As(err, &unknown) && unknown.GetSpecifiedShortnames() == "":
 		var names []string
 		c.Flags().VisitAll(func(f *pflag.Flag) { names = append(names, f.Name) })
-		if near := strictyaml.Nearest(unknown.GetSpecifiedName(), names); near != "" {
+		if near := relight.Nearest(unknown.GetSpecifiedName(), names); near != "" {
 			e.Hint = "did you mean --" + near + "? " + e.Hint
 		}
 	case errors.As(err, &bad):

@@ -258,7 +258,7 @@ func (r *resolver) crossCheck(e *Estate) {
 }
 
 func (r *resolver) unknown(where, name string, known []string) {
-	if near := strictyaml.Nearest(name, known); near != "" {
+	if near := relight.Nearest(name, known); near != "" {
 		r.failf("%s: %q is not defined (did you mean %q?)", where, name, near)
 		return
 	}

@@ -26,7 +26,7 @@ func (rb *Runbook) ResolveInputs(given map[string]any) (map[string]any, error) {
 	}
 	for _, name := range slices.Sorted(maps.Keys(given)) {
 		if !slices.Contains(names, name) {
-			errs = append(errs, fmt.Errorf("there is no input %q%s", name, action.DidYouMean(name, names)))
+			errs = append(errs, fmt.Errorf("there is no input %q%s", name, relight.DidYouMean(name, names)))
 		}
 	}
 	if len(errs) > 0 {

@@ -235,7 +235,7 @@ func checkAnswers(rb *Runbook, answers map[string]string) error {
 	}
 	for _, id := range slices.Sorted(maps.Keys(answers)) {
 		if !slices.Contains(asking, id) {
-			return usage("start", rb.Name, fmt.Errorf("step %q asks nothing that can be answered beforehand%s", id, action.DidYouMean(id, asking)),
+			return usage("start", rb.Name, fmt.Errorf("step %q asks nothing that can be answered beforehand%s", id, relight.DidYouMean(id, asking)),
 				"such steps are: "+strings.Join(asking, ", "))
 		}
 	}

@@ -79,7 +79,7 @@ func (d *draft) lintCall(reg *action.Registry, s *stepDraft, c callDraft) {
 }
 
 func (d *draft) noAction(reg *action.Registry, c callDraft, err error) {
-	near := strings.TrimPrefix(action.DidYouMean(c.call.Action, reg.Names()), "; ")
+	near := strings.TrimPrefix(relight.DidYouMean(c.call.Action, reg.Names()), "; ")
 	if near == "" {
 		near = relight.HintOf(err)
 	}

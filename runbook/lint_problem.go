@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	"github.com/toolboxai/relight"
-	"github.com/toolboxai/relight/action"
 )
 
 // Problem is one fault of a runbook file. Lines and columns count from 1; columns count bytes.
@@ -70,7 +69,7 @@ func (f *faults) unknown(at pos, what, word string, known []string) {
 const maxListed = 20
 
 func nearOrAll(word string, known []string) string {
-	if near := action.DidYouMean(word, known); near != "" {
+	if near := relight.DidYouMean(word, known); near != "" {
 		return strings.TrimPrefix(near, "; ")
 	}
 	if len(known) == 0 || len(known) > maxListed {

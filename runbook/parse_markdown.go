@@ -13,7 +13,7 @@ import (
 	extast "github.com/yuin/goldmark/extension/ast"
 	"github.com/yuin/goldmark/text"
 
-	"github.com/toolboxai/relight/action"
+	"github.com/toolboxai/relight"
 )
 
 // section is what stands below one heading, up to the next.
@@ -160,7 +160,7 @@ func (d *document) fenced(f *ast.FencedCodeBlock, top bool) {
 		d.add(at, "a step fence must stand at the left margin, outside of lists and quotes")
 	case info == "step":
 		d.stepFence(open, at)
-	case action.Nearest(info, []string{"step"}) != "" || strings.HasPrefix(info, "step "):
+	case relight.Nearest(info, []string{"step"}) != "" || strings.HasPrefix(info, "step "):
 		d.suggest(at, `did you mean "step"?`, "a fence is marked %q", info)
 	}
 }

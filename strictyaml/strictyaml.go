@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"github.com/goccy/go-yaml"
+
+	"github.com/toolboxai/relight"
 )
 
 // Problem is one error in a document.
@@ -56,7 +58,7 @@ func Decode(file string, firstLine int, src []byte, into any) error {
 	if errors.As(err, &unknown) {
 		key := unknownKey(p.Message)
 		p.Message = fmt.Sprintf("unknown key %q", key)
-		p.Nearest = Nearest(key, keysOf(reflect.TypeOf(into), map[reflect.Type]bool{}))
+		p.Nearest = relight.Nearest(key, keysOf(reflect.TypeOf(into), map[reflect.Type]bool{}))
 	}
 	return p
 }
@@ -109,36 +111,4 @@ func keysOf(t reflect.Type, seen map[reflect.Type]bool) []string {
 		keys = append(keys, keysOf(f.Type, seen)...)
 	}
 	return keys
-}
-
-// Nearest is the candidate closest to word, or "" when none is close enough to be what was meant.
-func Nearest(word string, candidates []string) string {
-	best, bestDistance := "", len(word)/2+1
-	for _, c := range candidates {
-		if d := distance(word, c); d < bestDistance {
-			best, bestDistance = c, d
-		}
-	}
-	return best
-}
-
-// distance is Levenshtein's, over bytes: keys are ASCII.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := 1; i <= len(a); i++ {
-		diagonal := row[0]
-		row[0] = i
-		for j := 1; j <= len(b); j++ {
-			cost := diagonal
-			if a[i-1] != b[j-1] {
-				cost++
-			}
-			diagonal = row[j]
-			row[j] = min(cost, row[j]+1, row[j-1]+1)
-		}
-	}
-	return row[len(b)]
 }

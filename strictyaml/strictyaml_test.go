@@ -42,13 +42,3 @@ func TestDecodeNamesTheProblem(t *testing.T) {
 		})
 	}
 }
-
-func TestNearest(t *testing.T) {
-	t.Parallel()
-	known := []string{"repositories", "stores", "services"}
-	for word, want := range map[string]string{"store": "stores", "servces": "services", "zebra": ""} {
-		if got := Nearest(word, known); got != want {
-			t.Errorf("nearest to %q: got %q, want %q", word, got, want)
-		}
-	}
-}

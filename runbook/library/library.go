@@ -57,7 +57,7 @@ func Source(name string) ([]byte, error) {
 	}
 	return nil, &relight.Error{
 		Op: "find runbook", Subject: name, Code: relight.CodeUsage,
-		Err:  fmt.Errorf("there is no built-in runbook of this name%s", action.DidYouMean(name, Names())),
+		Err:  fmt.Errorf("there is no built-in runbook of this name%s", relight.DidYouMean(name, Names())),
 		Hint: "the built-in ones are " + strings.Join(Names(), ", "),
 	}
 }
