@@ -55,11 +55,11 @@ func signingKey(path string) (ed25519.PrivateKey, error) {
 
 // newSigningKey is safe against two processes that make one at the same time: the first to link it into place wins, and both read it.
 func newSigningKey(path string) (ed25519.PrivateKey, error) {
-	_, key, err := ed25519.GenerateKey(rand.Reader)
+	public, key, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		return nil, fmt.Errorf("make the journal's signing key: %w", err)
 	}
-	mine := fmt.Sprintf("%s.%d", path, os.Getpid())
+	mine := fmt.Sprintf("%s.%x", path, public[:8]) // nobody else's name
 	if err := host.WriteFileDurable(mine, []byte(hex.EncodeToString(key.Seed())+"\n"), 0o600); err != nil {
 		return nil, err
 	}
