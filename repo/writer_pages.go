@@ -11,6 +11,9 @@ import (
 	"github.com/toolboxai/relight"
 )
 
+// Parent is the snapshot whose block maps may be taken over; nil where there is none.
+func (w *Writer) Parent() *Manifest { return w.o.Parent }
+
 // ParentEntry is the parent's entry of a path; false where there is no parent or no such path.
 func (w *Writer) ParentEntry(ctx context.Context, path string) (Entry, bool, error) {
 	if w.o.Parent == nil {

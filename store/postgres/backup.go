@@ -21,11 +21,11 @@ import (
 	"github.com/toolboxai/relight/store"
 )
 
-// Backup takes a full base backup through w and commits it. It returns once the backup and the WAL that makes it
-// consistent are durable in w's repository. On an error the snapshot is abandoned.
+// Backup takes a base backup through w and commits it: an incremental one when w has a parent, which FindParent finds. It returns once
+// the backup and the WAL that makes it consistent are durable in w's repository. On an error the snapshot is abandoned.
 func (s *Store) Backup(ctx context.Context, w *repo.Writer, o store.BackupOptions) (relight.Snapshot, error) {
-	if o.Parent != "" {
-		return relight.Snapshot{}, s.fail("back up", relight.CodeUsage, "leave the parent out", "incremental backups are not supported yet")
+	if p := w.Parent(); o.Parent != "" && (p == nil || p.ID != o.Parent) {
+		return relight.Snapshot{}, s.fail("back up", relight.CodeUsage, "begin the snapshot with its parent", "snapshot %s is not the parent of the snapshot that was begun", o.Parent)
 	}
 	b := &backup{s: s, w: w, o: o}
 	snap, err := b.run(ctx)
@@ -48,6 +48,7 @@ type backup struct {
 	spcmap  string
 	root    string
 	copied  *copier
+	old     *ancestor // nil for a full backup
 	started time.Time
 }
 
@@ -65,6 +66,9 @@ func (b *backup) run(ctx context.Context) (relight.Snapshot, error) {
 	b.side = &sideConn{conn: b.s.c.Conn}
 	defer b.side.close(ctx)
 	if err := b.start(ctx); err != nil {
+		return none, err
+	}
+	if err := b.identify(ctx); err != nil {
 		return none, err
 	}
 	if err := b.copyFiles(ctx); err != nil {
@@ -144,6 +148,28 @@ func (b *backup) start(ctx context.Context) error {
 	return err
 }
 
+// identify keeps what a later incremental backup must know, and judges this one's parent by it.
+func (b *backup) identify(ctx context.Context) error {
+	l, tl, err := b.s.readLineage(ctx, b.conn, b.root)
+	if err != nil {
+		return err
+	}
+	b.facts.Lineage, b.facts.Timeline = &l, tl
+	man := b.w.Parent()
+	if man == nil {
+		return nil
+	}
+	p, err := FactsOf(man.Snapshot)
+	if err != nil {
+		return err
+	}
+	if why := parentFault(p, b.facts); why != "" {
+		return b.s.fail("back up", relight.CodeFailed, "take the backup again with another parent, or a full one", "snapshot %s cannot be its parent: %s", man.ID, why)
+	}
+	b.old = &ancestor{start: p.StartLSN, first: relight.LSN(b.facts.SegmentSize), databases: sameDatabases(p, b.facts)}
+	return nil
+}
+
 // stop ends the backup on the server and learns where it is consistent.
 func (b *backup) stop(ctx context.Context) error {
 	var lsn string
@@ -166,7 +192,10 @@ func (b *backup) stop(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	b.facts.Timeline, b.facts.StartLSN = l.timeline, l.start
+	if l.timeline != b.facts.Timeline || l.start != b.facts.StartLSN {
+		return b.s.fail("back up", relight.CodeFailed, "take the backup again", "the server says at its end that it began at %s of timeline %d, and said %s of timeline %d then",
+			l.start, l.timeline, b.facts.StartLSN, b.facts.Timeline)
+	}
 	return nil
 }
 
@@ -233,6 +262,7 @@ func (b *backup) copyFiles(ctx context.Context) error {
 		start: b.facts.StartLSN, end: b.side.endOfWAL, sleep: b.s.d.Sleep,
 	}
 	b.copied = newCopier(b.w, rules, b.o.Progress, b.totalBytes(ctx))
+	b.copied.old = b.old
 	walk := &scan{root: b.root, log: b.s.log, major: b.facts.Major(), catalog: b.facts.Catalog}
 	if err := b.copied.run(ctx, workers(b.o.Workers), walk); err != nil {
 		return b.unreadable(err)
@@ -328,13 +358,17 @@ func (b *backup) commit(ctx context.Context) (relight.Snapshot, error) {
 	if err != nil {
 		return relight.Snapshot{}, err
 	}
+	kind := "full"
+	if b.old != nil {
+		kind = "incremental"
+	}
 	snap, err := b.w.Commit(ctx, relight.Snapshot{
-		Store: b.s.c.Name, Kind: "full", State: relight.Complete, Started: b.started, Finished: b.facts.StopTime, Facts: facts,
+		Store: b.s.c.Name, Kind: kind, State: relight.Complete, Started: b.started, Finished: b.facts.StopTime, Facts: facts,
 	})
 	if err != nil {
 		return snap, err
 	}
-	b.s.log.Info("base backup is complete", "snapshot", snap.ID, "stop", b.facts.StopLSN.String(), "files", snap.Files, "bytes", snap.Size)
+	b.s.log.Info("base backup is complete", "snapshot", snap.ID, "kind", snap.Kind, "stop", b.facts.StopLSN.String(), "files", snap.Files, "bytes", snap.Size)
 	return snap, nil
 }
 

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 
 	"github.com/jackc/pgx/v5"
 	"golang.org/x/sync/errgroup"
@@ -24,6 +25,9 @@ type copier struct {
 	rules    pageRules
 	progress func(relight.Progress)
 	total    int64
+	old      *ancestor // nil for a full backup
+
+	taken atomic.Int64 // chunks that the parent had
 
 	mu       sync.Mutex
 	done     int64
@@ -94,14 +98,35 @@ func (c *copier) file(ctx context.Context, it item) error {
 	e := entryOf(it.path, info)
 	if rel, ok := relationFile(it.path); ok {
 		e.Paged = true
-		return c.keep(ctx, e, newRelationReader(ctx, f, it.path, rel, info.Size(), c.rules, c.damaged))
+		r := newRelationReader(ctx, f, it.path, rel, info.Size(), c.rules, c.damaged)
+		if c.old.holds(it.path, rel) {
+			return c.keepPages(ctx, e, r)
+		}
+		return c.keep(ctx, e, r)
 	}
 	return c.keep(ctx, e, io.LimitReader(f, info.Size()))
 }
 
 // keep stores one file.
 func (c *copier) keep(ctx context.Context, e repo.Entry, src io.Reader) error {
-	_, err := c.w.AddFile(ctx, e, &counted{r: src, add: c.add})
+	_, err := c.w.AddFile(ctx, e, &counted{r: src, stride: stride{add: c.add}})
+	return err
+}
+
+// keepPages stores what changed of a relation file since the parent.
+func (c *copier) keepPages(ctx context.Context, e repo.Entry, r *relationReader) error {
+	parent, ok, err := c.w.ParentEntry(ctx, e.Path)
+	if err != nil {
+		return err
+	}
+	if !ok || c.w.Page()%c.rules.block != 0 {
+		return c.keep(ctx, e, r)
+	}
+	stride := &stride{add: c.add}
+	defer stride.end()
+	src := newPageSource(r, c.old, parent, stride.count)
+	_, err = c.w.AddPages(ctx, e, src)
+	c.taken.Add(src.taken)
 	return err
 }
 
@@ -136,23 +161,40 @@ func (c *copier) hurtPages() int {
 	return c.hurts
 }
 
-// counted reports bytes in strides, so that progress costs nothing.
+// counted reports the bytes that are read through it.
 type counted struct {
-	r    io.Reader
+	r io.Reader
+	stride
+}
+
+func (c *counted) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	c.count(int64(n))
+	if err != nil {
+		c.end()
+	}
+	return n, err
+}
+
+// stride reports bytes in strides, so that progress costs nothing.
+type stride struct {
 	add  func(int64)
 	left int64
 }
 
 const progressStride = 4 << 20
 
-func (c *counted) Read(p []byte) (int, error) {
-	n, err := c.r.Read(p)
-	c.left += int64(n)
-	if c.left >= progressStride || err != nil && c.left > 0 {
-		c.add(c.left)
-		c.left = 0
+func (s *stride) count(n int64) {
+	if s.left += n; s.left >= progressStride {
+		s.end()
 	}
-	return n, err
+}
+
+func (s *stride) end() {
+	if s.left > 0 {
+		s.add(s.left)
+		s.left = 0
+	}
 }
 
 // sideConn asks for the server's end of WAL beside the session that holds the backup. It connects when first needed.

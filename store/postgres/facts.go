@@ -40,6 +40,7 @@ type Facts struct {
 	Tablespaces []Tablespace `json:"tablespaces,omitempty"`
 	Settings    Settings     `json:"settings"`
 	Configs     []string     `json:"configs,omitempty"` // files outside the data directory, kept under relight/etc
+	Lineage     *Lineage     `json:"lineage,omitempty"` // missing in snapshots of before there were incremental ones
 	Damaged     []Damage     `json:"damaged,omitempty"`
 	Vanished    int          `json:"vanished,omitempty"` // files dropped by the server while they were listed
 }
@@ -134,7 +135,7 @@ func (f *Facts) readSettings(ctx context.Context, conn *pgx.Conn) error {
 		       current_setting('shared_preload_libraries'), current_setting('data_directory')`).
 		Scan(&s.MaxConnections, &s.MaxWorkers, &s.MaxWALSenders, &s.MaxPrepared, &s.MaxLocksPerXact, &s.WALLevel, &s.Preload, &f.DataDir)
 	if err != nil {
-		return fmt.Errorf("read settings: %w", err)
+		return &relight.Error{Op: "read settings", Err: err, Hint: "the store's connection must name a superuser; `relight postgres doctor` checks it"}
 	}
 	return nil
 }
