@@ -71,6 +71,8 @@ type Sidecar struct {
 	Body        string              `json:"body"`          // the body's object name; the sink fills it, as the next two
 	Stored      int64               `json:"stored"`        // sealed bytes of the body
 	Sealed      string              `json:"sealed_blake3"` // of the sealed bytes: checked without the data identity
+
+	signed time.Time // when its host signed it, by that host's clock
 }
 
 // DroppedRelation is a relation file removed at commit.

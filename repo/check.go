@@ -229,8 +229,15 @@ func (c *checking) manifests(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	fenced, err := c.m.fences(ctx)
+	if err != nil {
+		return err
+	}
 	for _, s := range signed {
 		man, err := decodeManifest(s)
+		if err == nil && fenced[man.ID] {
+			continue // it does not count; retention removes it
+		}
 		if err != nil {
 			problems = append(problems, err)
 			continue

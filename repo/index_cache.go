@@ -86,16 +86,22 @@ var (
 )
 
 // find is the place of a chunk. It returns errNoChunk, or errPackGone with the place that is lost.
-func (x *chunkIndex) find(id ChunkID) (location, error) {
+func (x *chunkIndex) find(id ChunkID) (location, error) { return x.findOutside(id, nil) }
+
+// findOutside is find that does not see some packs.
+func (x *chunkIndex) findOutside(id ChunkID, avoid map[packID]bool) (location, error) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	var at, lost location
 	gone := false
-	take := func(r record) bool {
+	take := func(r record, _ int64) bool {
 		if int64(r.pack) >= int64(len(x.st.packs)) {
 			return false
 		}
 		l := location{pack: x.st.packs[r.pack], off: r.off, frame: r.frame, plain: r.plain}
+		if avoid[l.pack.id] {
+			return false
+		}
 		if !x.there[r.pack] {
 			lost, gone = l, true
 			return false

@@ -44,8 +44,8 @@ func fanShift(count int64) uint {
 	return 64 - bits
 }
 
-// find calls fn for each record of id until fn says that it has enough.
-func (r *indexRun) find(id ChunkID, pool *sync.Pool, fn func(record) (enough bool)) (bool, error) {
+// find calls fn for each record of id, with its place in the run, until fn says that it has enough.
+func (r *indexRun) find(id ChunkID, pool *sync.Pool, fn func(rec record, at int64) (enough bool)) (bool, error) {
 	b := binary.BigEndian.Uint64(id[:]) >> r.shift
 	lo, hi := int64(r.fan[b]), int64(r.fan[b+1])
 	buf := pool.Get().(*runBuf)
@@ -59,11 +59,11 @@ func (r *indexRun) find(id ChunkID, pool *sync.Pool, fn func(record) (enough boo
 		if _, err := r.f.ReadAt(part, lo*recordSize); err != nil {
 			return false, fmt.Errorf("read index cache: %w", err)
 		}
-		for ; len(part) > 0; part = part[recordSize:] {
+		for at := lo; len(part) > 0; part, at = part[recordSize:], at+1 {
 			switch c := bytes.Compare(part[:32], id[:]); {
 			case c > 0:
 				return false, nil
-			case c == 0 && fn(decodeRecord(part)):
+			case c == 0 && fn(decodeRecord(part), at):
 				return true, nil
 			}
 		}

@@ -36,12 +36,20 @@ func (m *Meta) Manifest(ctx context.Context, store string, id relight.SnapshotID
 	if err != nil {
 		return Manifest{}, err
 	}
+	if fenced, err := m.isFenced(ctx, id); err != nil || fenced {
+		return Manifest{}, cmp.Or(err, errFenced(s.Name))
+	}
 	states, err := m.states(ctx, store, string(id)+"/")
 	if err != nil {
 		return Manifest{}, err
 	}
 	man.State = states.of(id)
 	return man, nil
+}
+
+// errFenced refuses the manifest of a backup that was given up before it was there: what it refers to may be gone.
+func errFenced(name string) error {
+	return refused(name, "its backup was taken for dead before it was committed (%s)", fenceSuffix)
 }
 
 // decodeManifest reads a verified envelope's payload, and refuses a manifest that does not belong to its name.
@@ -78,9 +86,16 @@ func (m *Meta) Snapshots(ctx context.Context, store string) ([]Manifest, error) 
 	if err != nil {
 		return nil, fmt.Errorf("list snapshots of store %s: %w", store, err)
 	}
+	fenced, err := m.fences(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("list snapshots of store %s: %w", store, err)
+	}
 	var all []Manifest
 	for _, s := range signed {
 		man, err := decodeManifest(s)
+		if err == nil && fenced[man.ID] {
+			err = errFenced(s.Name)
+		}
 		if err != nil {
 			problems = append(problems, err)
 			continue

@@ -39,6 +39,7 @@ func (m *Meta) cachedSidecar(ctx context.Context, w walName) (Sidecar, error) {
 		if err := s.decode(&sc); err != nil {
 			return Sidecar{}, err
 		}
+		sc.signed = s.At
 		return sc, w.checkSidecar(sc)
 	}
 	s, err := m.getSigned(ctx, "sidecar", w.sidecar(), &sc)
@@ -46,6 +47,7 @@ func (m *Meta) cachedSidecar(ctx context.Context, w walName) (Sidecar, error) {
 		return Sidecar{}, err
 	}
 	c.add(s)
+	sc.signed = s.At
 	return sc, w.checkSidecar(sc)
 }
 

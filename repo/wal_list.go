@@ -69,9 +69,11 @@ func (l walListing) liveSegments() []string {
 // sidecar reads one sidecar from the storage and verifies it; blob.ErrNotFound when it is proven absent.
 func (m *Meta) sidecar(ctx context.Context, w walName) (Sidecar, error) {
 	var sc Sidecar
-	if _, err := m.getSigned(ctx, "sidecar", w.sidecar(), &sc); err != nil {
+	s, err := m.getSigned(ctx, "sidecar", w.sidecar(), &sc)
+	if err != nil {
 		return Sidecar{}, err
 	}
+	sc.signed = s.At
 	return sc, w.checkSidecar(sc)
 }
 

@@ -21,6 +21,7 @@ type SnapshotOptions struct {
 	Kind    string             // "full", "incremental", "restore-point"
 	Parent  *Manifest          // whose block maps AddPages may take over; nil for none
 	ID      relight.SnapshotID // "": made from the time
+	Lease   *Lease             // of backup/<store>, under which it runs; nil for none
 	Workers int                // files stored at the same time; 0: the number of CPUs, at most 8
 
 	packBytes int // where a pack ends; 0: packTarget. Tests make many small packs
@@ -48,6 +49,8 @@ type Writer struct {
 	chunkKey []byte
 	x        *chunkIndex
 	whole    bool
+	avoid    map[packID]bool // marked by retention: what lies there is stored again
+	swept    int64           // the newest epoch of retention that was seen
 	cut      *cutter
 
 	ctx    context.Context // of the uploads, which outlive the call that filled the pack
@@ -88,14 +91,14 @@ func (m *Meta) NewSnapshot(ctx context.Context, store string, o SnapshotOptions)
 	if w.id, err = m.snapshotID(store, w.started, o.ID); err != nil {
 		return nil, err
 	}
-	if w.x, err = m.freshIndex(ctx); err != nil {
-		return nil, err
-	}
-	w.whole = w.x.whole()
 	if err := w.prepare(); err != nil {
 		return nil, err
 	}
 	if err := w.register(ctx); err != nil {
+		return nil, err
+	}
+	if err := w.look(ctx); err != nil {
+		w.unregister(context.WithoutCancel(ctx), false)
 		return nil, err
 	}
 	w.ctx, w.cancel = context.WithCancelCause(ctx)
@@ -292,28 +295,6 @@ func (w *Writer) addChunk(ctx context.Context, s *slot, plain []byte) error {
 	}
 	return s.maps.add(ctx, id)
 }
-
-// register announces the backup, so that retention leaves alone what it is about to refer to.
-func (w *Writer) register(ctx context.Context) error {
-	p := pendingRecord{Snapshot: w.id, Store: w.store, Host: w.m.keys.Host(), Started: w.started}
-	if w.o.Parent != nil {
-		p.Parent = w.o.Parent.ID
-	}
-	if err := w.m.putSigned(ctx, "pending", w.pendingName(), p, sealedMeta); err != nil {
-		return fmt.Errorf("register backup: %w", err)
-	}
-	return nil
-}
-
-type pendingRecord struct {
-	Snapshot relight.SnapshotID `json:"snapshot"`
-	Store    string             `json:"store"`
-	Host     string             `json:"host"`
-	Started  time.Time          `json:"started"`
-	Parent   relight.SnapshotID `json:"parent,omitempty"`
-}
-
-func (w *Writer) pendingName() string { return "pending/" + string(w.id) }
 
 func snapName(store string, id relight.SnapshotID) string {
 	return strings.Join([]string{"snap", store, string(id)}, "/")

@@ -107,7 +107,7 @@ func (w *Writer) Commit(ctx context.Context, facts relight.Snapshot) (relight.Sn
 		return relight.Snapshot{}, errClosed
 	}
 	man, err := w.commit(ctx, facts)
-	w.end(ctx)
+	w.end(ctx, err == nil)
 	if err != nil {
 		return relight.Snapshot{}, fmt.Errorf("commit snapshot %s: %w", w.id, err)
 	}
@@ -133,11 +133,19 @@ func (w *Writer) commit(ctx context.Context, facts relight.Snapshot) (Manifest, 
 	if err := w.writeIndex(ctx, packs, recs); err != nil {
 		return Manifest{}, err
 	}
+	if err := w.mayCommit(ctx); err != nil {
+		return Manifest{}, err
+	}
 	man := w.manifest(facts, tree)
 	if err := w.m.putSigned(ctx, "manifest", snapName(w.store, w.id), man, sealedMeta); err != nil {
 		return Manifest{}, err
 	}
-	return man, nil
+	// Whoever took this backup for dead has fenced it before he looked for the manifest.
+	fenced, err := w.m.isFenced(ctx, w.id)
+	if err == nil && fenced {
+		err = w.givenUp("it was taken for dead in the moment of its commit")
+	}
+	return man, err
 }
 
 // endData waits for every slot, that is for every file under way, and ends its pack.
@@ -185,17 +193,15 @@ func (w *Writer) manifest(s relight.Snapshot, tree []ChunkID) Manifest {
 func (w *Writer) Abort(ctx context.Context) {
 	if w.closed.CompareAndSwap(false, true) {
 		w.cancel(errClosed)
-		w.end(ctx)
+		w.end(ctx, false)
 	}
 }
 
-// end frees what the writer holds. The registration may stay when it cannot be deleted: it only delays retention.
-func (w *Writer) end(ctx context.Context) {
+// end frees what the writer holds.
+func (w *Writer) end(ctx context.Context, committed bool) {
 	w.cancel(errClosed)
 	w.uploads.Wait()
 	w.spool.close()
 	w.parentTree.close()
-	if err := w.m.storage.Delete(context.WithoutCancel(ctx), w.pendingName()); err != nil {
-		w.m.log.Warn("registration of the backup stays", "object", w.pendingName(), "err", err)
-	}
+	w.unregister(context.WithoutCancel(ctx), committed)
 }

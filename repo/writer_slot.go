@@ -123,7 +123,7 @@ func (w *Writer) known(id ChunkID) (bool, error) {
 	if w.claims.has(id) {
 		return true, nil
 	}
-	_, err := w.x.find(id)
+	_, err := w.x.findOutside(id, w.avoid)
 	switch {
 	case err == nil:
 		return true, nil

@@ -1,0 +1,178 @@
+package repo
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/toolboxai/relight"
+	"github.com/toolboxai/relight/blob"
+)
+
+const (
+	trashPrefix = "trash/"
+	trashSnaps  = "/snap/"
+	marksInPart = 20_000 // names in one record of marks
+)
+
+// trashRecord is a record under trash/<epoch>/: marks.<n> with Objects, thin with Packs, and sealed, which comes last and makes
+// the epoch count.
+type trashRecord struct {
+	Epoch   int64                `json:"epoch"`
+	At      time.Time            `json:"at,omitzero"`
+	Objects []string             `json:"objects,omitempty"`
+	Packs   []string             `json:"packs,omitempty"`
+	Parts   int                  `json:"parts,omitempty"`
+	Pending []relight.SnapshotID `json:"pending,omitempty"` // backups that had begun before the marks could be seen
+}
+
+// trashEpoch is what one run of retention marked.
+type trashEpoch struct {
+	epoch    int64
+	sealed   *trashRecord // nil: it was interrupted, and nothing is ever deleted because of it
+	received time.Time    // when the storage received the seal; zero where it does not tell
+	marks    []string
+	thin     []string
+	names    []string // every object of the epoch
+	parts    int
+}
+
+type trashEpochs []*trashEpoch
+
+func trashDir(epoch int64) string { return fmt.Sprintf("%s%010d/", trashPrefix, epoch) }
+
+// readTrash reads all marks. A record that is refused or damaged marks nothing, and leaves its epoch unsealed.
+func (m *Meta) readTrash(ctx context.Context) (trashEpochs, error) {
+	byEpoch := map[int64]*trashEpoch{}
+	var names []blob.Info
+	err := m.storage.List(ctx, trashPrefix, func(i blob.Info) error {
+		names = append(names, i)
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read the marks of retention: %w", notAbsent(err))
+	}
+	for _, i := range names {
+		digits, rest, _ := strings.Cut(strings.TrimPrefix(i.Name, trashPrefix), "/")
+		n, err := strconv.ParseInt(digits, 10, 64)
+		if err != nil {
+			continue
+		}
+		e := byEpoch[n]
+		if e == nil {
+			e = &trashEpoch{epoch: n}
+			byEpoch[n] = e
+		}
+		e.names = append(e.names, i.Name)
+		if strings.HasPrefix("/"+rest, trashSnaps) {
+			continue
+		}
+		if err := m.readMark(ctx, e, i); err != nil {
+			return nil, err
+		}
+	}
+	var out trashEpochs
+	for _, e := range byEpoch {
+		if e.sealed != nil && e.sealed.Parts != e.parts {
+			e.sealed = nil // some of its marks are missing: they were being cleared away
+		}
+		out = append(out, e)
+	}
+	slices.SortFunc(out, func(a, b *trashEpoch) int { return cmp.Compare(a.epoch, b.epoch) })
+	return out, nil
+}
+
+func (m *Meta) readMark(ctx context.Context, e *trashEpoch, i blob.Info) error {
+	var r trashRecord
+	_, err := m.getSigned(ctx, "trash", i.Name, &r)
+	if errors.Is(err, blob.ErrNotFound) {
+		return nil
+	}
+	if errors.Is(err, ErrRefused) || errors.Is(err, ErrCorrupt) {
+		m.log.WarnContext(ctx, "a mark of retention does not count", "err", err)
+		return nil
+	}
+	if err != nil || r.Epoch != e.epoch {
+		return err
+	}
+	switch {
+	case strings.HasSuffix(i.Name, "/sealed"):
+		e.sealed, e.received = &r, i.Modified
+	case strings.HasSuffix(i.Name, "/thin"):
+		e.thin = append(e.thin, r.Packs...)
+	default:
+		e.parts++
+		e.marks = append(e.marks, r.Objects...)
+	}
+	return nil
+}
+
+// packs are those that no new backup may refer to: what is marked goes, what is thin is to be stored anew.
+func (t trashEpochs) packs() map[packID]bool {
+	out := map[packID]bool{}
+	for _, e := range t {
+		for _, name := range append(slices.Clone(e.marks), e.thin...) {
+			if id, ok := packFromName(name); ok {
+				out[id] = true
+			}
+		}
+	}
+	return out
+}
+
+func (t trashEpochs) newest() int64 {
+	if len(t) == 0 {
+		return 0
+	}
+	return t[len(t)-1].epoch
+}
+
+// putMarks stores the marks of an epoch; nothing is deleted because of them before they are sealed.
+func (m *Meta) putMarks(ctx context.Context, epoch int64, objects, thin []string) (parts int, err error) {
+	for part := range slices.Chunk(objects, marksInPart) {
+		r := trashRecord{Epoch: epoch, Objects: part}
+		if err := m.putSigned(ctx, "trash", trashDir(epoch)+"marks."+strconv.Itoa(parts), r, sealedMeta); err != nil {
+			return 0, fmt.Errorf("mark what is to go: %w", err)
+		}
+		parts++
+	}
+	if len(thin) > 0 {
+		if err := m.putSigned(ctx, "trash", trashDir(epoch)+"thin", trashRecord{Epoch: epoch, Packs: thin}, sealedMeta); err != nil {
+			return 0, fmt.Errorf("mark thin packs: %w", err)
+		}
+	}
+	return parts, nil
+}
+
+// seal ends the marking. Backups that are registered now may have begun before the marks could be seen: as long as one of them
+// runs, nothing of this epoch is deleted. Whoever registers later has seen the marks.
+func (m *Meta) seal(ctx context.Context, epoch int64, parts int) ([]relight.SnapshotID, error) {
+	alive, _, err := m.pendings(ctx)
+	if err != nil {
+		return nil, err
+	}
+	r := trashRecord{Epoch: epoch, At: m.now().UTC().Round(0), Parts: parts}
+	for _, p := range alive {
+		r.Pending = append(r.Pending, p.Snapshot)
+	}
+	if err := m.putSigned(ctx, "trash", trashDir(epoch)+"sealed", r, sealedMeta); err != nil {
+		return nil, fmt.Errorf("seal the marks: %w", err)
+	}
+	return r.Pending, nil
+}
+
+// clear removes the records of an epoch, the seal first: what is left of it then marks and deletes nothing.
+func (m *Meta) clear(ctx context.Context, e *trashEpoch) error {
+	seal := trashDir(e.epoch) + "sealed"
+	for _, name := range append([]string{seal}, slices.DeleteFunc(e.names, func(n string) bool { return n == seal })...) {
+		if err := m.storage.Delete(ctx, name); err != nil {
+			return fmt.Errorf("clear marks: delete %s: %w", name, err)
+		}
+	}
+	return nil
+}
