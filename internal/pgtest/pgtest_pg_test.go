@@ -22,7 +22,7 @@ func TestServerSurvivesACrashWithItsAcknowledgedCommits(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() { defer close(done); bank.Run(ctx, s.DSN("postgres"), 3) }()
-	for len(bank.Ledger()) < 100 {
+	for bank.Count() < 100 {
 		time.Sleep(5 * time.Millisecond)
 	}
 	s.Kill()
@@ -43,7 +43,7 @@ func TestMissingNoticesALostCommit(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() { defer close(done); bank.Run(ctx, s.DSN("postgres"), 1) }()
-	for len(bank.Ledger()) < 10 {
+	for bank.Count() < 10 {
 		time.Sleep(5 * time.Millisecond)
 	}
 	cancel()

@@ -210,8 +210,8 @@ func (st *pgStand) bankFor(b *pgtest.Bank, n int) {
 	ctx, cancel := context.WithCancel(st.t.Context())
 	done := make(chan struct{})
 	go func() { defer close(done); b.Run(ctx, st.srv.DSN("postgres"), 3) }()
-	want := len(b.Ledger()) + n
-	for len(b.Ledger()) < want && ctx.Err() == nil {
+	want := b.Count() + n
+	for b.Count() < want && ctx.Err() == nil {
 		time.Sleep(2 * time.Millisecond)
 	}
 	cancel()
