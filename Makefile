@@ -3,7 +3,7 @@
 #   make demo    protect a scratch PostgreSQL, destroy it, recover it, prove it
 #   make test    everything that CI runs: lint, unit tests under the race detector, real servers, crash matrices, budget
 #   make check   build, vet, lint, the rules of the house, unit tests: what to run before a commit
-#   make bench   benchmarks
+#   make bench   relight beside pgBackRest and pg_basebackup; needs root, and mmdebstrap for the first run
 #   make soak    the exhaustive fault runs, for hours
 #
 # Building the linter costs about 105 CPU-seconds, once; it lies in bin/ afterwards.
@@ -18,7 +18,7 @@ TAGS    := pg,slow
 
 export GOFLAGS := $(GOFLAGS) -buildvcs=false
 
-.PHONY: demo test check bench soak build lint vet house unit race servers budget setup clean
+.PHONY: demo test check bench microbench soak build lint vet house unit race servers budget setup clean
 
 demo:
 	@tools/setup.sh demo
@@ -62,7 +62,13 @@ servers:
 budget:
 	@tools/budget.sh
 
-bench:
+# BENCH_SCALE=10 make bench is a quick look; BENCH adds arguments, such as BENCH="-suite bookworm -rounds 1".
+bench: build
+	go -C tools build -trimpath -o ../bin/bench ./bench
+	bin/bench -binary $(BIN) -out bin/bench.json $(BENCH)
+
+# The parts by themselves, without a server.
+microbench:
 	go test -run '^$$' -bench . -benchmem ./...
 
 soak:
