@@ -140,7 +140,24 @@ func (a *App) createBackup(ctx context.Context, env action.Env, in createInput) 
 	if err != nil {
 		return relight.Snapshot{}, err
 	}
+	if err := a.mustProtect(); err != nil {
+		return relight.Snapshot{}, err
+	}
 	return TakeBase(ctx, c.Store, m, c.Store.Config().Name, env.Progress)
+}
+
+// mustProtect: files without the log that was written meanwhile are no backup, and only protection brings the log.
+func (a *App) mustProtect() error {
+	p, err := a.Protection()
+	if err != nil {
+		return err
+	}
+	_, running, err := p.Running()
+	if err != nil || running {
+		return err
+	}
+	return &relight.Error{Op: "take a base backup", Code: relight.CodeFailed, Err: errors.New("nothing brings the write-ahead log into the repository: no `relight serve` runs"),
+		Hint: "`relight protect start` starts protection, which takes the first base backup itself"}
 }
 
 func firstOf(name string, names []string) string {

@@ -204,7 +204,7 @@ func wellFormed(line string) string {
 	if !ok {
 		return "" // it continues another line
 	}
-	line = regexp.MustCompile(`\s[|>]\s.*`).ReplaceAllString(line, "")
+	line = regexp.MustCompile(`\s(\|\|?|&&|>)\s.*`).ReplaceAllString(line, "")
 	line = regexp.MustCompile(`'[^']*'|"[^"]*"|\\"[^"]*\\"`).ReplaceAllString(line, "x")
 	c, rest := commands(), strings.Fields(line)
 	for len(rest) > 0 {

@@ -6,11 +6,13 @@ import (
 	"database/sql"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -161,21 +163,41 @@ func treeSnapshot(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
 		ts.Fatalf("usage: snapshot DIR")
 	}
-	ts.Setenv("TREE_"+args[0], tree(ts, args[0]))
+	ts.Check(os.WriteFile(treeFile(ts, args[0]), []byte(tree(ts, args[0])), 0o600))
 }
 
 func untouched(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
 		ts.Fatalf("usage: untouched DIR")
 	}
-	if was, is := ts.Getenv("TREE_"+args[0]), tree(ts, args[0]); was != is || was == "" {
-		ts.Fatalf("%s was\n%s\nand is\n%s", args[0], was, is)
+	was, err := os.ReadFile(treeFile(ts, args[0]))
+	ts.Check(err)
+	if is := tree(ts, args[0]); string(was) != is {
+		ts.Fatalf("%s is no longer what it was:\n%s", args[0], difference(string(was), is))
 	}
+}
+
+func treeFile(ts *testscript.TestScript, dir string) string {
+	return filepath.Join(ts.Getenv("WORK"), ".tmp", "tree-"+strings.NewReplacer("/", "-", ".", "-").Replace(dir))
+}
+
+// difference gives the lines that only one of two texts has.
+func difference(was, is string) string {
+	var out strings.Builder
+	for sign, pair := range map[string][2]string{"-": {was, is}, "+": {is, was}} {
+		other := strings.Split(pair[1], "\n")
+		for line := range strings.SplitSeq(pair[0], "\n") {
+			if !slices.Contains(other, line) {
+				fmt.Fprintln(&out, sign, line)
+			}
+		}
+	}
+	return out.String()
 }
 
 // tree describes a directory: names, modes, sizes, times and a digest of everything. The state that relight keeps for itself is another's concern.
 func tree(ts *testscript.TestScript, dir string) string {
-	cmd := exec.Command("sh", "-c", `find . -printf '%p %M %u %s %T@\n' | sort; find . -type f -print0 | sort -z | xargs -0r sha256sum`)
+	cmd := exec.Command("sh", "-c", `find . -path ./.tmp -prune -o -printf '%p %M %u %s %T@\n' | sort; find . -path ./.tmp -prune -o -type f -print0 | sort -z | xargs -0r sha256sum`)
 	cmd.Dir = ts.MkAbs(dir)
 	var out bytes.Buffer
 	cmd.Stdout = &out

@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -207,6 +208,9 @@ func (c Cluster) target(in restoreInput) store.Target {
 	t := store.Target{Directory: c.Data, Owner: c.Owner}
 	if in.Target != "in-place" {
 		t.Directory = in.Target
+	}
+	if dir, err := filepath.Abs(t.Directory); err == nil { // the server's programs run elsewhere
+		t.Directory = dir
 	}
 	return t
 }

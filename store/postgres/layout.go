@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/toolboxai/relight"
 	"github.com/toolboxai/relight/repo"
 	"github.com/toolboxai/relight/store"
 )
@@ -44,7 +45,8 @@ func newLayout(ctx context.Context, m *repo.Meta, man repo.Manifest, f Facts, t 
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("read the list of files of snapshot %s: %w", man.ID, err)
+		return nil, &relight.Error{Op: "read the list of files of snapshot", Subject: string(man.ID), Err: err,
+			Hint: "`relight repo check` names what is damaged; choose another base backup with --snapshot, or another repository with --repository"}
 	}
 	return l, nil
 }

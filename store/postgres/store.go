@@ -182,12 +182,15 @@ func FindBinaries(dir string, major int) (string, error) {
 		other = append(other, fmt.Sprintf("%s has version %d", c, have))
 	}
 	err := errors.New("no server binaries are installed here")
-	if len(other) > 0 {
+	switch {
+	case len(other) == 0 && dir != "":
+		err = fmt.Errorf("%s holds no server binaries", dir)
+	case len(other) > 0:
 		err = errors.New(strings.Join(other, ", "))
 	}
 	return "", &relight.Error{
 		Op: "find the binaries of", Subject: fmt.Sprintf("PostgreSQL %d", major), Code: relight.CodeUsage, Err: err,
-		Hint: fmt.Sprintf("install them (Debian: apt-get install postgresql-%d), or name their directory", major),
+		Hint: fmt.Sprintf("install them (Debian: apt-get install postgresql-%d), or name their directory (binaries: in relight.yaml)", major),
 	}
 }
 
