@@ -42,6 +42,7 @@ type Meta struct {
 
 	newestEpoch int // set by Open
 	codec       walCodec
+	live        inflight
 
 	reload sync.Mutex // held while trust is looked up
 

@@ -99,6 +99,9 @@ func (s *sink) store2(ctx context.Context, w walName, sc Sidecar, p *preparedBod
 		return fmt.Errorf("put %s: %w", w.base(), err)
 	}
 	sc.Digest, sc.Stored, sc.Sealed, sc.Body = p.digest, p.stored, p.sealed, w.base()+"."+suffix
+	if w.class == walLive {
+		defer s.m.live.begin(w.base())()
+	}
 	err = s.m.storage.Put(ctx, sc.Body, p, blob.PutOptions{})
 	if err != nil && !errors.Is(err, blob.ErrExists) { // the name is ours alone: it exists when a retried request had succeeded
 		return fmt.Errorf("put %s: %w", sc.Body, err)
@@ -160,6 +163,8 @@ func (s *sink) Gap(ctx context.Context, k WALKey, g relight.Gap) error {
 
 // SweepLive implements Sink.
 func (s *sink) SweepLive(ctx context.Context, k WALKey) error {
+	underWay, end := s.m.live.sweep()
+	defer end()
 	l, err := s.m.listWAL(ctx, k.prefix()+"live/")
 	if err != nil {
 		return err
@@ -171,6 +176,11 @@ func (s *sink) SweepLive(ctx context.Context, k WALKey) error {
 			return fmt.Errorf("sweep live WAL: %w", err)
 		}
 		whole[segment] = err == nil
+	}
+	for name := range l.objects {
+		if underWay(name) { // left to the next sweep
+			delete(l.objects, name)
+		}
 	}
 	return s.sweep(ctx, k, l, whole)
 }
