@@ -55,6 +55,7 @@ func (s *stand) watched(at func(i int, e seen) (kill bool), args ...string) (eve
 	}
 	lines := bufio.NewScanner(out)
 	lines.Buffer(nil, 64<<20)
+	s.driver = cmd.Process.Pid
 	killed := false
 	for lines.Scan() {
 		var record struct {
@@ -94,6 +95,7 @@ func (s *stand) interrupt(p point, args ...string) (events []seen, reached bool)
 			release := s.holdJournal()
 			defer release()
 			time.Sleep(p.stall)
+			s.awaitStandstill()
 		}
 		return true
 	}, args...)
@@ -101,6 +103,26 @@ func (s *stand) interrupt(p point, args ...string) (events []seen, reached bool)
 		s.t.Errorf("%s was not reached; relight said:\n%s", p.name, said)
 	}
 	return events, reached
+}
+
+// awaitStandstill waits until the relight that drives the run has no children any more and works on nothing: its effect is had, and it waits for the journal.
+// It does not wait longer than relight waits for its journal.
+func (s *stand) awaitStandstill() {
+	s.t.Helper()
+	quiet, last := 0, int64(-1)
+	for range 50 {
+		ticks := cpuTicks(s.driver)
+		if alone := len(s.strangers()) <= 1; alone && last >= 0 && ticks-last <= 2 {
+			quiet++
+		} else {
+			quiet = 0
+		}
+		if quiet >= 3 {
+			return
+		}
+		last = ticks
+		time.Sleep(200 * time.Millisecond)
+	}
 }
 
 // holdJournal takes the journal's write lock, so that whoever drives a run cannot record what it does.
