@@ -46,9 +46,7 @@ func params(dir string) testscript.Params {
 }
 
 func setup(e *testscript.Env) error {
-	for _, v := range []string{"USER=tester", "RELIGHT_CONFIG=", "RELIGHT_CONFIRM=", "TZ=UTC", "LC_ALL=C.UTF-8"} {
-		e.Vars = append(e.Vars, v)
-	}
+	e.Vars = append(e.Vars, "USER=tester", "RELIGHT_CONFIG=", "RELIGHT_CONFIRM=", "TZ=UTC", "LC_ALL=C.UTF-8")
 	return nil
 }
 
