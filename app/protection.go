@@ -60,7 +60,7 @@ func (p protection) Running() (relight.Handle, bool, error) {
 	if err != nil {
 		return h, false, err
 	}
-	alive, err := host.Alive(h)
+	alive, err := host.Passed(h, 20*time.Second) // longer than relight waits for its journal before it lets it pass
 	return h, alive, err
 }
 

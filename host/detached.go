@@ -1,12 +1,14 @@
 package host
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/toolboxai/relight"
 	"golang.org/x/sys/unix"
@@ -112,4 +114,25 @@ func (l *Local) reapDetached(pid int) {
 		default:
 		}
 	}
+}
+
+// Passed tells whether h's process lives as the program that it was to become. One that is still held at its gate will be that program, or, when its
+// relight has died, end: Passed waits for the one or the other, but no longer than patience.
+func Passed(h relight.Handle, patience time.Duration) (bool, error) {
+	for step := 10 * time.Millisecond; ; patience -= step {
+		held := atGate(h.PID) // before Alive: what has left the gate does not come back to it
+		alive, err := Alive(h)
+		if err != nil || !alive || !held {
+			return alive, err
+		}
+		if patience <= 0 {
+			return false, &relight.Error{Op: "look at", Subject: h.What, Err: fmt.Errorf("process %d is still being started", h.PID), Hint: "try again in a moment"}
+		}
+		time.Sleep(step)
+	}
+}
+
+func atGate(pid int) bool {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	return err == nil && bytes.HasPrefix(b, []byte("/bin/sh\x00-c\x00"+gate+"\x00"+gateName+"\x00"))
 }

@@ -22,6 +22,8 @@ import (
 // and the program never runs. Descriptor 3 is the mark.
 const gate = `read -r go <&4 || exit 125; exec "$@" 4<&-`
 
+const gateName = "relight-gate"
+
 const pipesLinger = 2 * time.Second // for output of a child whose own children keep its pipes open
 
 // Options of a Local.
@@ -178,7 +180,7 @@ func (l *Local) spawn(cmd *exec.Cmd, token string, gated bool) (*gateKey, error)
 		}
 		defer r.Close()
 		key.w = w
-		cmd.Args = append([]string{"/bin/sh", "-c", gate, "relight-gate", cmd.Path}, cmd.Args[1:]...)
+		cmd.Args = append([]string{"/bin/sh", "-c", gate, gateName, cmd.Path}, cmd.Args[1:]...)
 		cmd.Path = "/bin/sh"
 		cmd.ExtraFiles = append(cmd.ExtraFiles, r)
 	}

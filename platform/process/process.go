@@ -169,9 +169,12 @@ func (p *Platform) running(name string) (relight.Handle, bool, error) {
 	if err != nil {
 		return h, false, err
 	}
-	alive, err := host.Alive(h)
+	alive, err := host.Passed(h, startPatience) // at its gate it is no service yet, and becomes none if relight died over it
 	return h, alive, err
 }
+
+// startPatience is longer than relight waits for its journal while it holds a service at its gate.
+const startPatience = 20 * time.Second
 
 func (p *Platform) handleFile(name string) string {
 	return filepath.Join(p.dir, name+".handle")
