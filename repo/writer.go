@@ -219,33 +219,6 @@ func (w *Writer) AddFile(ctx context.Context, e Entry, src io.Reader) (Entry, er
 	return e, w.addEntry(e)
 }
 
-// addPaged reads several pages at a time.
-func (w *Writer) addPaged(ctx context.Context, s *slot, src io.Reader) (size int64, err error) {
-	const block = 256 << 10 // a multiple of both page sizes
-	s.room(block)
-	for {
-		n, rerr := io.ReadFull(src, s.in[:block])
-		if rerr != nil && !errors.Is(rerr, io.EOF) && !errors.Is(rerr, io.ErrUnexpectedEOF) {
-			return size, rerr
-		}
-		_, _ = s.file.Write(s.in[:n]) // a hash never fails
-		size += int64(n)
-		for b := s.in[:n]; len(b) > 0; {
-			k := min(len(b), w.page)
-			if err := w.addChunk(ctx, s, b[:k]); err != nil {
-				return size, err
-			}
-			b = b[k:]
-		}
-		if rerr != nil {
-			return size, nil
-		}
-		if err := w.alive(ctx); err != nil {
-			return size, err
-		}
-	}
-}
-
 // addCut keeps at least maxChunk bytes before each cut, so that a cut depends on content alone.
 func (w *Writer) addCut(ctx context.Context, s *slot, src io.Reader) (size int64, err error) {
 	s.room(2 * maxChunk)
