@@ -32,6 +32,7 @@ type RestoreOptions struct {
 	VerifyBefore bool // read every needed chunk and WAL object before touching the target
 	Verify       bool // run the checkers afterwards; on failure the server is left stopped
 	Force        bool // the target may be occupied or newer
+	Delta        bool // an occupied target is changed in place, where it differs
 	Workers      int
 	Progress     func(relight.Progress)
 	Started      func(ctx context.Context, h relight.Handle) error

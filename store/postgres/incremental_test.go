@@ -58,7 +58,7 @@ func newVault(t testing.TB) *vault {
 
 // copy takes a directory into a new snapshot.
 func (v *vault) copy(ctx context.Context, dir string, parent *repo.Manifest, old *ancestor, rules pageRules) (repo.Manifest, *copier, error) {
-	w, err := v.meta.NewSnapshot(ctx, "main", repo.SnapshotOptions{Kind: "full", Parent: parent, Workers: 2})
+	w, err := v.meta.NewSnapshot(ctx, "main", repo.SnapshotOptions{Kind: "full", Parent: parent, Workers: 1})
 	if err != nil {
 		return repo.Manifest{}, nil, err
 	}
@@ -66,7 +66,7 @@ func (v *vault) copy(ctx context.Context, dir string, parent *repo.Manifest, old
 	c := newCopier(w, rules, nil, 0)
 	c.old = old
 	walk := &scan{root: dir, log: slog.New(slog.DiscardHandler), major: 15}
-	if err := c.run(ctx, 2, walk); err != nil {
+	if err := c.run(ctx, 1, walk); err != nil {
 		return repo.Manifest{}, nil, err
 	}
 	snap, err := w.Commit(ctx, relight.Snapshot{})

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -22,7 +23,8 @@ import (
 // server of its own, checks, and leaves the directory with its server shut down, ready for the platform to start.
 //
 // An unreachable target, a wrong version, too little space, a running server or an occupied directory (without Force) is refused
-// before anything is touched. With Force an occupied directory is renamed aside. Called again after a crash, it begins anew in the half-restored directory.
+// before anything is touched. With Force an occupied directory is renamed aside; with Delta besides, it is changed in place, and only what is in the way is
+// moved aside. Called again after a crash, it goes on in the half-restored directory.
 func (s *Store) Restore(ctx context.Context, r *repo.Reader, p relight.RecoveryPoint, t store.Target, o store.RestoreOptions) (relight.Restored, error) {
 	if t.Directory == "" {
 		return relight.Restored{}, s.fail("restore", relight.CodeUsage, "name the directory to restore into", "no directory is given")
@@ -79,6 +81,10 @@ type restore struct {
 	out    relight.Restored
 	checks []relight.Check
 	since  time.Time
+
+	there   bool // something is there that may be kept: see restore_delta.go
+	wanted  map[string]bool
+	patched atomic.Int64 // bytes written
 }
 
 func (r *restore) all(ctx context.Context) error {
@@ -110,7 +116,7 @@ func (r *restore) all(ctx context.Context) error {
 	if err := r.copyFiles(ctx); err != nil {
 		return fmt.Errorf("restore store %s: %w", r.s.c.Name, err)
 	}
-	r.phase("copy", r.out.Bytes)
+	r.phase("copy", r.patched.Load())
 	if err := r.recover(ctx); err != nil {
 		return r.failed(err)
 	}
@@ -216,7 +222,17 @@ func (r *restore) free(ctx context.Context) error {
 		return r.s.fail("restore", relight.CodeUsage, "salvage it first if it may hold newer commits; then force the restore, which renames it aside, or choose another directory",
 			"%s is occupied (%s)", r.layout.dir, what)
 	}
+	if held == occupied && r.o.Delta {
+		if err := r.mayPatch(); err != nil {
+			return err
+		}
+	}
 	need := r.layout.bytes + 4*r.plan.Base.Facts.SegmentSize
+	if held == unfinished || held == occupied && r.o.Delta {
+		if need, err = r.growth(ctx); err != nil {
+			return err
+		}
+	}
 	have, err := host.FreeSpace(r.layout.dir)
 	if err != nil {
 		return err

@@ -3,7 +3,6 @@ package postgres
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -18,19 +17,24 @@ import (
 	"github.com/toolboxai/relight/repo"
 )
 
-// makeRoom empties our own half restore, or renames what is there aside. Nothing that relight did not write is deleted.
+// makeRoom renames aside what is there, or prepares to change it in place: our own half restore, and with Delta anything. Nothing that relight
+// did not write is deleted.
 func (r *restore) makeRoom(ctx context.Context) error {
 	held, _, err := occupant(r.layout.dir)
 	if err != nil {
 		return r.explain(err)
 	}
 	suffix := ".damaged-" + r.clock().UTC().Format("20060102T150405Z")
-	switch held {
-	case unfinished:
-		if err := r.dropOwn(); err != nil {
+	switch {
+	case held == unfinished:
+		if err := r.resume(); err != nil {
 			return err
 		}
-	case occupied:
+	case held == occupied && r.o.Delta:
+		if err := r.enter(ctx, r.layout.dir+suffix); err != nil {
+			return r.explain(err)
+		}
+	case held == occupied:
 		aside := r.layout.dir + suffix
 		if err := host.Move(r.layout.dir, aside); err != nil {
 			return r.explain(err)
@@ -51,25 +55,7 @@ func (r *restore) makeRoom(ctx context.Context) error {
 	return r.makeSpaces(suffix)
 }
 
-// dropOwn removes a half restore, its state file last, so that it stays recognisable until it is gone.
-func (r *restore) dropOwn() error {
-	entries, err := os.ReadDir(r.layout.dir)
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		if e.Name() == stateFile || e.Name() == "lost+found" {
-			continue
-		}
-		if err := os.RemoveAll(filepath.Join(r.layout.dir, e.Name())); err != nil {
-			return fmt.Errorf("remove the unfinished restore: %w", err)
-		}
-	}
-	return nil
-}
-
-// makeSpaces makes the tablespaces' places. A version directory that is there is set aside, or removed if the half restore of
-// before made it.
+// makeSpaces makes the tablespaces' places. A version directory that is there is set aside, or changed in place like the data directory.
 func (r *restore) makeSpaces(suffix string) error {
 	if r.t.Sandbox && len(r.layout.spaces) > 0 {
 		if err := r.makeDir(r.layout.dir+".tblspc", 0o700); err != nil {
@@ -84,10 +70,8 @@ func (r *restore) makeSpaces(suffix string) error {
 		if !exists(inner) {
 			continue
 		}
-		if exists(filepath.Join(inner, stateFile)) {
-			if err := os.RemoveAll(inner); err != nil {
-				return err
-			}
+		if exists(filepath.Join(inner, stateFile)) || r.o.Delta && r.o.Force {
+			r.there = true
 			continue
 		}
 		if !r.o.Force {
@@ -134,6 +118,11 @@ func (r *restore) copyFiles(ctx context.Context) error {
 		case e.Path == controlName:
 			control = &e
 			return nil
+		}
+		if err := r.settle(e); err != nil {
+			return err
+		}
+		switch {
 		case e.Mode.IsDir():
 			return r.addDir(e)
 		case e.Mode&fs.ModeSymlink != 0:
@@ -154,6 +143,9 @@ func (r *restore) copyFiles(ctx context.Context) error {
 		return werr // the cause; err is only that the list was given up
 	}
 	if err != nil {
+		return err
+	}
+	if err := r.dropExtras(ctx); err != nil {
 		return err
 	}
 	if control == nil || !exists(filepath.Join(r.layout.dir, labelName)) {
@@ -183,6 +175,12 @@ func tablespaceVersion(p string) bool { return tablespaceRoot(filepath.Dir(p)) }
 
 func (r *restore) addLink(e repo.Entry) error {
 	path := filepath.Join(r.layout.dir, e.Path)
+	if to, err := os.Readlink(path); err == nil && to == r.layout.link(e) {
+		return r.own(path)
+	}
+	if err := r.displace(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
 	if err := os.Symlink(r.layout.link(e), path); err != nil {
 		return err
 	}
@@ -198,13 +196,22 @@ func (r *restore) addText(e repo.Entry, text string) error {
 }
 
 func (r *restore) addFile(ctx context.Context, e repo.Entry, path string) (err error) {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, e.Mode.Perm())
+	f, size, err := r.openFile(e, path)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	if err := r.r.Restore(ctx, r.man, e, f); err != nil {
-		return err
+	if size > 0 {
+		n, err := r.r.Patch(ctx, r.man, e, f, size)
+		r.patched.Add(n)
+		if err != nil {
+			return err
+		}
+	} else {
+		r.patched.Add(e.Size)
+		if err := r.r.Restore(ctx, r.man, e, f); err != nil {
+			return err
+		}
 	}
 	if err := f.Chmod(e.Mode.Perm()); err != nil {
 		return err

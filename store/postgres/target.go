@@ -35,6 +35,7 @@ type restoreState struct {
 	Finished time.Time             `json:"finished,omitzero"`
 	Restored *relight.Restored     `json:"restored,omitempty"`
 	Why      string                `json:"why,omitempty"`
+	Aside    string                `json:"aside,omitempty"` // a delta restore moves there what it finds and does not need
 	// Server and Checkpoint recognise what our own server left: its process id, which a server that is killed leaves in
 	// postmaster.pid, and the checkpoint of its clean shutdown.
 	Server     int         `json:"server,omitempty"`

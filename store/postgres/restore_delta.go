@@ -1,0 +1,220 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/toolboxai/relight"
+	"github.com/toolboxai/relight/host"
+	"github.com/toolboxai/relight/repo"
+)
+
+// A delta restore works on a directory that is there. It takes pg_control away first, so that no server can start, compares every file with the
+// snapshot by the ids of its chunks, writes only those that differ, and moves what the snapshot does not have into a directory beside:
+// nothing of the damaged cluster's log or newer files is lost, only the blocks that differ are.
+
+// mayPatch refuses directories that are not a damaged or outdated copy of this very cluster.
+func (r *restore) mayPatch() error {
+	const hint = "restore without delta, which renames the directory aside, or choose another directory"
+	c, err := readControl(r.layout.dir)
+	if err == nil && c.System != r.plan.Base.Facts.System {
+		return r.s.fail("restore", relight.CodeUsage, hint, "%s belongs to cluster %s, and the snapshot is of cluster %s", r.layout.dir, c.System, r.plan.Base.Facts.System)
+	}
+	for _, name := range []string{"base", "global"} {
+		info, serr := os.Stat(filepath.Join(r.layout.dir, name))
+		if err != nil && (serr != nil || !info.IsDir()) {
+			return r.s.fail("restore", relight.CodeUsage, hint, "%s is not recognised as a data directory: %w", r.layout.dir, err)
+		}
+	}
+	return nil
+}
+
+// growth is how much more space the directory needs than it takes now.
+func (r *restore) growth(ctx context.Context) (int64, error) {
+	need := 4 * r.plan.Base.Facts.SegmentSize
+	err := r.m.Entries(ctx, r.man, func(e repo.Entry) error {
+		if !e.Mode.IsRegular() {
+			return nil
+		}
+		grow := e.Size
+		if info, err := os.Lstat(r.layout.to(e.Path)); err == nil && info.Mode().IsRegular() {
+			if st, ok := info.Sys().(*syscall.Stat_t); ok {
+				grow -= st.Blocks * 512
+			}
+		}
+		need += max(0, grow)
+		return nil
+	})
+	return need, err
+}
+
+// enter takes possession of an occupied directory.
+func (r *restore) enter(ctx context.Context, aside string) error {
+	r.state.Aside, r.state.Progress, r.there = aside, restoreCopying, true
+	if err := os.MkdirAll(aside, 0o700); err != nil {
+		return err
+	}
+	if err := r.own(aside); err != nil {
+		return err
+	}
+	r.out.SetAside = aside
+	if err := r.state.write(r.layout.dir); err != nil { // from here on a crash leads to resume
+		return err
+	}
+	if err := r.displace(filepath.Join(r.layout.dir, controlName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if global := filepath.Join(r.layout.dir, "global"); exists(global) {
+		if err := host.SyncDir(global); err != nil {
+			return err
+		}
+	}
+	// Without pg_control none can start any more; one that started since we looked is noticed here.
+	if err := r.s.awaitIdle(ctx, "restore", r.layout.dir); err != nil {
+		return errors.Join(err, r.leave())
+	}
+	r.s.log.Info("the directory is changed in place; what the snapshot does not have is moved aside", "directory", r.layout.dir, "aside", aside)
+	return nil
+}
+
+// leave undoes enter.
+func (r *restore) leave() error {
+	err := os.Rename(filepath.Join(r.state.Aside, controlName), filepath.Join(r.layout.dir, controlName))
+	return errors.Join(err, removeIfThere(filepath.Join(r.layout.dir, stateFile)))
+}
+
+// resume goes on in what an earlier restore left, with its own idea of what must not be lost.
+func (r *restore) resume() error {
+	before, err := readState(r.layout.dir)
+	if err != nil {
+		return err
+	}
+	r.there, r.state.Aside, r.out.SetAside = true, before.Aside, before.Aside
+	r.s.log.Info("an unfinished restore is continued", "directory", r.layout.dir, "begun", before.Started)
+	err = os.Remove(filepath.Join(r.layout.dir, controlName)) // our own: of a restore that had come to replay
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// settle remembers what belongs into the directory, and moves away what stands there as something else.
+func (r *restore) settle(e repo.Entry) error {
+	if !r.there {
+		return nil
+	}
+	if r.wanted == nil {
+		r.wanted = map[string]bool{}
+	}
+	path := r.layout.to(e.Path)
+	r.wanted[path] = true
+	info, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if info.Mode().Type() == e.Mode.Type() && !shared(info) {
+		return nil
+	}
+	return r.displace(path)
+}
+
+// shared tells whether a file has another name, whose content must not change with this one: pg_upgrade --link leaves such.
+func shared(info fs.FileInfo) bool {
+	st, ok := info.Sys().(*syscall.Stat_t)
+	return ok && info.Mode().IsRegular() && st.Nlink > 1
+}
+
+// openFile opens what is there to be mended, or makes a new file.
+func (r *restore) openFile(e repo.Entry, path string) (f *os.File, size int64, err error) {
+	if r.there {
+		f, err = os.OpenFile(path, os.O_RDWR|syscall.O_NOFOLLOW, 0)
+		if err == nil {
+			info, err := f.Stat()
+			if err != nil {
+				return nil, 0, errors.Join(err, f.Close())
+			}
+			return f, info.Size(), nil
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			return nil, 0, err
+		}
+	}
+	f, err = os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, e.Mode.Perm())
+	return f, 0, err
+}
+
+// displace moves something aside, or removes it when an unfinished restore of ours made it.
+func (r *restore) displace(path string) error {
+	if _, err := os.Lstat(path); err != nil {
+		return err
+	}
+	to, ok := r.asideOf(path)
+	if !ok {
+		return os.RemoveAll(path)
+	}
+	if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
+		return err
+	}
+	for exists(to) { // moved there before a crash
+		to += "~"
+	}
+	return os.Rename(path, to)
+}
+
+// asideOf is where something of the directory goes. A tablespace's things stay on its own file system, beside it.
+func (r *restore) asideOf(path string) (string, bool) {
+	if r.state.Aside == "" {
+		return "", false
+	}
+	suffix := strings.TrimPrefix(r.state.Aside, r.layout.dir)
+	for _, sp := range r.layout.spaces {
+		inner := filepath.Join(sp.Place, r.layout.versionDir())
+		if rest, ok := strings.CutPrefix(path, inner); ok {
+			return inner + suffix + rest, true
+		}
+	}
+	rel, err := filepath.Rel(r.layout.dir, path)
+	return filepath.Join(r.state.Aside, rel), err == nil
+}
+
+// dropExtras moves away what the snapshot does not have: relations that were made since, and the log.
+func (r *restore) dropExtras(ctx context.Context) error {
+	if !r.there {
+		return nil
+	}
+	places := []string{r.layout.dir}
+	for _, sp := range r.layout.spaces {
+		places = append(places, filepath.Join(sp.Place, r.layout.versionDir()))
+	}
+	for _, place := range places {
+		if !exists(place) {
+			continue
+		}
+		err := filepath.WalkDir(place, func(path string, d fs.DirEntry, err error) error {
+			switch {
+			case err != nil:
+				return err
+			case path == place || r.wanted[path] || d.Name() == stateFile:
+				return ctx.Err()
+			case path != filepath.Join(r.layout.dir, "lost+found"):
+				err = r.displace(path)
+			}
+			if err == nil && d.IsDir() {
+				return fs.SkipDir
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
