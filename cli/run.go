@@ -190,7 +190,7 @@ func resultOf(st *runbook.State) runResult {
 }
 
 func (s *session) runList() *cobra.Command {
-	c := &cobra.Command{Use: "list", Short: "show the runs in the journal, newest last", Args: cobra.NoArgs, Example: "  relight run list"}
+	c := &cobra.Command{Use: "list", Short: "show the runs in the journal, newest first", Args: cobra.NoArgs, Example: "  relight run list"}
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		ctx := c.Context()
 		j, err := s.a.Journal(ctx)

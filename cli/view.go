@@ -160,6 +160,11 @@ func (s *session) goOn(st *runbook.State) {
 	for _, q := range st.Waiting() {
 		s.say("waiting: %s: %s", q.Step, q.Title)
 	}
+	for _, u := range st.Steps {
+		if u.Status == runbook.StepFailed && u.Divert == "" { // resume alone leaves it as it is
+			s.say("mend the cause, then: relight run retry %s %s --reason WHY", st.Run, u.ID)
+		}
+	}
 	s.say("go on with: relight run resume %s", st.Run)
 	s.contacts()
 }
