@@ -66,7 +66,7 @@ func (s *Store) Salvage(ctx context.Context, m *repo.Meta, o SalvageOptions) (Sa
 	}
 	if v.out.To <= v.out.From {
 		s.log.Info("the server's own WAL holds nothing beyond the repository", "to", v.out.To.String())
-		return v.out, nil
+		return v.out, v.cover(ctx)
 	}
 	if err := v.save(); err != nil {
 		return v.out, err
@@ -78,6 +78,16 @@ func (s *Store) Salvage(ctx context.Context, m *repo.Meta, o SalvageOptions) (Sa
 	}
 	s.log.Info("salvaged WAL", "commits", v.out.Commits, "from", v.out.From.String(), "to", v.out.To.String(), "directory", v.out.Directory)
 	return v.out, nil
+}
+
+// cover records that the repository holds all that the stopped server ever wrote: without it, the time since the last write would count as lost.
+func (v *salvage) cover(ctx context.Context) error {
+	c, ok := v.o.Sink.(coverer)
+	if !ok || v.out.Broken != "" || v.out.To < v.out.From {
+		return nil
+	}
+	k := repo.WALKey{Store: v.s.c.Name, System: v.out.System, Timeline: v.out.Timeline}
+	return c.Cover(ctx, k, relight.Point{Timeline: v.out.Timeline, LSN: v.out.To, Time: v.s.now().UTC()})
 }
 
 // salvage is one salvage under way.
