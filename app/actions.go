@@ -116,6 +116,8 @@ func (a *App) backupActions() []action.Action {
 	return []action.Action{
 		action.Define(action.Spec[createInput, relight.Snapshot]{Name: "backup.create", Title: "take a base backup of a store now", Danger: action.None,
 			Example: "relight backup create --store main", Run: a.createBackup, Probe: a.probeBackup}),
+		action.Define(action.Spec[markInput, Marked]{Name: "backup.mark", Title: "set a named restore point and wait until it is durable", Danger: action.None,
+			Example: "relight backup mark --store main --name before-migration", Run: a.markPoint, Probe: a.probeMark}),
 		action.Define(action.Spec[listInput, BackupList]{Name: "backup.list", Title: "list snapshots, newest last", Danger: action.None,
 			Example: "relight backup list --store main --latest", Run: a.listBackups, Probe: a.probeList}),
 		action.Define(action.Spec[pickInput, BackupVerified]{Name: "backup.verify", Title: "read every byte of a snapshot back: intact afterwards", Danger: action.None,
@@ -128,7 +130,7 @@ func (a *App) backupActions() []action.Action {
 type createInput struct {
 	Store      string `flag:"store" help:"the store; the only one when not given"`
 	Repository string `flag:"repository" help:"the repository; the store's first when not given"`
-	Kind       string `flag:"kind" help:"what to take" default:"full" enum:"full"`
+	Kind       string `flag:"kind" help:"what to take; an incremental one reads every page too, and stores only what changed" default:"full" enum:"full,incremental"`
 }
 
 func (a *App) createBackup(ctx context.Context, env action.Env, in createInput) (relight.Snapshot, error) {
@@ -143,7 +145,9 @@ func (a *App) createBackup(ctx context.Context, env action.Env, in createInput) 
 	if err := a.mustProtect(); err != nil {
 		return relight.Snapshot{}, err
 	}
-	return TakeBase(ctx, c.Store, m, c.Store.Config().Name, env.Progress)
+	name := c.Store.Config().Name
+	take := baseBackup{Kind: in.Kind, Progress: env.Progress, Say: func(why string) { a.o.Log.Warn("the backup is a full one", "store", name, "because", why) }}
+	return take.from(ctx, c.Store, m, name)
 }
 
 // mustProtect: files without the log that was written meanwhile are no backup, and only protection brings the log.
@@ -212,13 +216,20 @@ type listInput struct {
 
 // BackupList is a list of snapshots, newest last.
 type BackupList struct {
-	Snapshots []relight.Snapshot `json:"snapshots"`
+	Snapshots []relight.Snapshot  `json:"snapshots"`
+	Points    []relight.NamedMark `json:"restore_points,omitempty"` // between them, by `relight backup mark` or the server's users
 }
 
 func (a *App) listBackups(ctx context.Context, _ action.Env, in listInput) (BackupList, error) {
 	all, err := a.snapshots(ctx, in.Store, in.Repository)
 	if err != nil {
 		return BackupList{}, err
+	}
+	var points []relight.NamedMark
+	if !in.Latest && !in.Verified { // a restore point is neither a base backup nor proven
+		if points, err = a.points(ctx, in.Store, in.Repository); err != nil {
+			return BackupList{}, err
+		}
 	}
 	if in.Before != "" {
 		e, err := a.Estate()
@@ -230,6 +241,7 @@ func (a *App) listBackups(ctx context.Context, _ action.Env, in listInput) (Back
 			return BackupList{}, err
 		}
 		all = slices.DeleteFunc(all, func(s relight.Snapshot) bool { return !s.Finished.Before(before) })
+		points = slices.DeleteFunc(points, func(p relight.NamedMark) bool { return !p.Point.Time.Before(before) })
 	}
 	if in.Verified {
 		all = slices.DeleteFunc(all, func(s relight.Snapshot) bool { return s.State != relight.Proven })
@@ -241,7 +253,7 @@ func (a *App) listBackups(ctx context.Context, _ action.Env, in listInput) (Back
 		return BackupList{}, &relight.Error{Op: "list backups", Code: relight.CodeNotFound, Err: errors.New("there is none that matches"),
 			Hint: "`relight backup list` shows all there are, `relight backup create` takes one"}
 	}
-	return BackupList{Snapshots: all}, nil
+	return BackupList{Snapshots: all, Points: points}, nil
 }
 
 func (a *App) probeList(ctx context.Context, env action.Env, in listInput) (action.Probed, error) {

@@ -16,7 +16,6 @@ import (
 	"github.com/toolboxai/relight/host"
 	"github.com/toolboxai/relight/journal"
 	"github.com/toolboxai/relight/repo"
-	"github.com/toolboxai/relight/store"
 	"github.com/toolboxai/relight/store/postgres"
 )
 
@@ -109,7 +108,7 @@ func (a *App) protected(ctx context.Context, e *estate.Estate) ([]coordinator.St
 				return nil, err
 			}
 			live = min(live, m.Descriptor().LiveEvery())
-			p.Repositories = append(p.Repositories, coordinator.Repository{Name: name, Sink: m.Sink(s.Name), Base: base{store: pg, meta: m, name: s.Name}})
+			p.Repositories = append(p.Repositories, coordinator.Repository{Name: name, Sink: m.Sink(s.Name), Base: base{store: pg, meta: m, name: s.Name, full: s.FullBackup, now: a.o.Now, log: a.o.Log}})
 		}
 		receiver, err := a.receiver(ctx, e, s, live)
 		if err != nil {
@@ -134,64 +133,6 @@ func (a *App) receiver(ctx context.Context, e *estate.Estate, s estate.Store, li
 	}
 	return postgres.NewReceiver(postgres.ReceiverOptions{Store: s.Name, Conn: conn, Spool: spoolDir(e, s), SpoolLimit: s.SpoolLimit, LiveInterval: live,
 		Log: a.o.Log, Now: a.o.Now})
-}
-
-// base takes and finds the base backups of one store in one repository.
-type base struct {
-	store *postgres.Store
-	meta  *repo.Meta
-	name  string
-}
-
-func (b base) Newest(ctx context.Context) (relight.Snapshot, bool, error) {
-	all, err := b.meta.Snapshots(ctx, b.name)
-	if err != nil || len(all) == 0 {
-		return relight.Snapshot{}, false, err
-	}
-	return all[len(all)-1].Snapshot, true, nil
-}
-
-// Timeline is 0, which no server is on, where the facts cannot be read: then a new backup is due.
-func (b base) Timeline(s relight.Snapshot) relight.TimelineID {
-	f, err := postgres.FactsOf(s)
-	if err != nil {
-		return 0
-	}
-	return f.Timeline
-}
-
-func (b base) Gap(ctx context.Context, s relight.Snapshot) (string, error) {
-	f, err := postgres.FactsOf(s)
-	if err != nil {
-		return "", err
-	}
-	gaps, err := b.meta.Gaps(ctx, b.name)
-	if err != nil {
-		return "", err
-	}
-	for _, g := range gaps {
-		if g.Timeline >= f.Timeline && g.To > f.StopLSN {
-			return fmt.Sprintf("write-ahead log from %s to %s of timeline %d is lost", g.From, g.To, g.Timeline), nil
-		}
-	}
-	return "", nil
-}
-
-func (b base) Backup(ctx context.Context) (relight.Snapshot, error) {
-	return TakeBase(ctx, b.store, b.meta, b.name, func(relight.Progress) {})
-}
-
-// TakeBase takes a full base backup of a store into a repository.
-func TakeBase(ctx context.Context, s *postgres.Store, m *repo.Meta, name string, progress func(relight.Progress)) (relight.Snapshot, error) {
-	w, err := m.NewSnapshot(ctx, name, repo.SnapshotOptions{Kind: "full"})
-	if err != nil {
-		return relight.Snapshot{}, err
-	}
-	snapshot, err := s.Backup(ctx, w, store.BackupOptions{Progress: progress})
-	if err != nil {
-		w.Abort(context.WithoutCancel(ctx))
-	}
-	return snapshot, err
 }
 
 // tasks are what is done beside the stores: the estate and the journal with its anchors, sweeping.

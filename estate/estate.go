@@ -55,6 +55,7 @@ type Store struct {
 	Evidence     string // directory that forensic copies go to
 	Sandbox      string // directory that proofs restore into
 	BaseBackup   time.Duration
+	FullBackup   time.Duration // age of the newest full base backup at which the next is no incremental one
 	Objective    relight.Objective
 	Invariants   []Invariant
 }

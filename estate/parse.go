@@ -54,6 +54,7 @@ type storeFile struct {
 
 type policyFile struct {
 	BaseBackup string `yaml:"base_backup"`
+	FullBackup string `yaml:"full_backup"`
 }
 
 type objectiveFile struct {
@@ -228,6 +229,7 @@ func (r *resolver) store(e *Estate, name string, in storeFile) Store {
 		Evidence:   r.path(orElse(in.Evidence, filepath.Join(e.State, "evidence"))),
 		Sandbox:    r.path(orElse(in.Sandbox, filepath.Join(e.State, "sandbox"))),
 		BaseBackup: r.duration(at+".policy.base_backup", in.Policy.BaseBackup, 24*time.Hour),
+		FullBackup: r.duration(at+".policy.full_backup", in.Policy.FullBackup, 7*24*time.Hour),
 		Objective: relight.Objective{RTO: r.duration(at+".objective.rto", in.Objective.RTO, 2*time.Hour),
 			RPO: r.duration(at+".objective.rpo", in.Objective.RPO, 15*time.Minute)},
 		Invariants: in.Invariants}

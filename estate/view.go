@@ -35,6 +35,7 @@ type StoreView struct {
 	Evidence     string   `json:"evidence"`
 	Sandbox      string   `json:"sandbox"`
 	BaseBackup   string   `json:"base_backup"`
+	FullBackup   string   `json:"full_backup"`
 	RTO          string   `json:"rto"`
 	RPO          string   `json:"rpo"`
 	Invariants   []string `json:"invariants,omitempty"`
@@ -58,7 +59,7 @@ func (e *Estate) View() View {
 	}
 	for name, s := range e.Stores {
 		sv := StoreView{Kind: s.Kind, Service: s.Service, Data: s.Data, Connection: s.Connection, Password: s.Password, Binaries: s.Binaries,
-			Repositories: s.Repositories, SpoolLimit: s.SpoolLimit, Evidence: s.Evidence, Sandbox: s.Sandbox, BaseBackup: s.BaseBackup.String(),
+			Repositories: s.Repositories, SpoolLimit: s.SpoolLimit, Evidence: s.Evidence, Sandbox: s.Sandbox, BaseBackup: s.BaseBackup.String(), FullBackup: s.FullBackup.String(),
 			RTO: s.Objective.RTO.String(), RPO: s.Objective.RPO.String()}
 		for _, i := range s.Invariants {
 			sv.Invariants = append(sv.Invariants, i.Name)

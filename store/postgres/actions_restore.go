@@ -20,6 +20,7 @@ type restoreInput struct {
 	Snapshot     string `flag:"snapshot" help:"the base backup to start from; the newest that reaches the moment when not given"`
 	Repository   string `flag:"repository" help:"the repository; the store's first when not given"`
 	Target       string `flag:"target" help:"in-place, or a directory to restore into" default:"in-place"`
+	Delta        bool   `flag:"delta" help:"change an occupied target in place, only where it differs"`
 	VerifyBefore bool   `flag:"verify_before" help:"read everything that is needed before touching the target"`
 	Verify       bool   `flag:"verify" help:"check the restored server; when that fails it is left stopped"`
 }
@@ -98,7 +99,7 @@ func (a *actions) restore(ctx context.Context, env action.Env, in restoreInput) 
 		return RestoreReport{}, err
 	}
 	begun := env.Now()
-	done, err := r.Store.Restore(ctx, reader, r.point, r.target, store.RestoreOptions{VerifyBefore: in.VerifyBefore, Verify: in.Verify,
+	done, err := r.Store.Restore(ctx, reader, r.point, r.target, store.RestoreOptions{Delta: in.Delta, VerifyBefore: in.VerifyBefore, Verify: in.Verify,
 		Force: env.Force || in.Target == "in-place", Progress: env.Progress, Started: env.Started})
 	if err != nil {
 		return RestoreReport{}, err
@@ -130,9 +131,13 @@ func (a *actions) planRestore(ctx context.Context, env action.Env, in restoreInp
 		b.Lines = append(b.Lines, "the last commit that the repository holds is of "+clockText(plan.LastCommit))
 	}
 	b.Lines = append(b.Lines, fmt.Sprintf("writes %d MB into %s and replays at most %d MB of write-ahead log", plan.Bytes>>20, r.target.Directory, plan.WAL>>20))
-	if plan.Occupied == "" {
+	switch {
+	case plan.Occupied == "":
 		b.Danger = action.Harm
-	} else {
+	case in.Delta:
+		b.Lines = append(b.Lines, "changes what is there in place: "+plan.Occupied+"; blocks that differ are overwritten and cannot be examined afterwards, so keep evidence first; "+
+			"its log and the files that the snapshot does not have are moved aside")
+	default:
 		b.Lines = append(b.Lines, "replaces what is there: "+plan.Occupied+"; it is set aside, not deleted, when space allows")
 	}
 	b.Lines = append(b.Lines, plan.Warnings...)

@@ -1,0 +1,120 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/toolboxai/relight"
+	"github.com/toolboxai/relight/repo"
+	"github.com/toolboxai/relight/store"
+	"github.com/toolboxai/relight/store/postgres"
+)
+
+// base takes and finds the base backups of one store in one repository.
+type base struct {
+	store *postgres.Store
+	meta  *repo.Meta
+	name  string
+	full  time.Duration // age of the newest full backup at which the next is a full one
+	now   func() time.Time
+	log   *slog.Logger
+}
+
+func (b base) Newest(ctx context.Context) (relight.Snapshot, bool, error) {
+	all, err := b.meta.Snapshots(ctx, b.name)
+	if err != nil || len(all) == 0 {
+		return relight.Snapshot{}, false, err
+	}
+	return all[len(all)-1].Snapshot, true, nil
+}
+
+// Timeline is 0, which no server is on, where the facts cannot be read: then a new backup is due.
+func (b base) Timeline(s relight.Snapshot) relight.TimelineID {
+	f, err := postgres.FactsOf(s)
+	if err != nil {
+		return 0
+	}
+	return f.Timeline
+}
+
+func (b base) Gap(ctx context.Context, s relight.Snapshot) (string, error) {
+	f, err := postgres.FactsOf(s)
+	if err != nil {
+		return "", err
+	}
+	gaps, err := b.meta.Gaps(ctx, b.name)
+	if err != nil {
+		return "", err
+	}
+	for _, g := range gaps {
+		if g.Timeline >= f.Timeline && g.To > f.StopLSN {
+			return fmt.Sprintf("write-ahead log from %s to %s of timeline %d is lost", g.From, g.To, g.Timeline), nil
+		}
+	}
+	return "", nil
+}
+
+func (b base) Backup(ctx context.Context) (relight.Snapshot, error) {
+	all, err := b.meta.Snapshots(ctx, b.name)
+	if err != nil {
+		return relight.Snapshot{}, err
+	}
+	take := baseBackup{Kind: kindIncremental, Say: func(why string) { b.log.Info("a full base backup is taken", "store", b.name, "because", why) }}
+	if why := fullDue(all, b.full, b.now()); why != "" {
+		take.Kind = kindFull
+		take.Say(why)
+	}
+	return take.from(ctx, b.store, b.meta, b.name)
+}
+
+const (
+	kindFull        = "full"
+	kindIncremental = "incremental"
+)
+
+// fullDue says why the next backup must read and compare everything; "" when it need not.
+func fullDue(all []repo.Manifest, every time.Duration, now time.Time) string {
+	for _, man := range slices.Backward(all) {
+		if man.Kind != kindFull {
+			continue
+		}
+		if age := now.Sub(man.Finished); age >= every {
+			return "the newest full one is " + age.Round(time.Second).String() + " old"
+		}
+		return ""
+	}
+	return "there is none yet"
+}
+
+// baseBackup is how a base backup is taken.
+type baseBackup struct {
+	Kind     string           // an incremental one becomes a full one where no snapshot can be its parent
+	Say      func(why string) // why it became one
+	Progress func(relight.Progress)
+}
+
+func (t baseBackup) from(ctx context.Context, s *postgres.Store, m *repo.Meta, name string) (relight.Snapshot, error) {
+	o := repo.SnapshotOptions{Kind: t.Kind}
+	if t.Kind == kindIncremental {
+		parent, why, err := s.FindParent(ctx, m)
+		if err != nil {
+			return relight.Snapshot{}, err
+		}
+		if o.Parent = parent; parent == nil {
+			o.Kind = kindFull
+			t.Say(why)
+		}
+	}
+	w, err := m.NewSnapshot(ctx, name, o)
+	if err != nil {
+		return relight.Snapshot{}, err
+	}
+	snapshot, err := s.Backup(ctx, w, store.BackupOptions{Progress: t.Progress})
+	if err != nil {
+		w.Abort(context.WithoutCancel(ctx))
+	}
+	return snapshot, err
+}

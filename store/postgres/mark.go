@@ -1,0 +1,105 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/toolboxai/relight"
+	"github.com/toolboxai/relight/repo"
+)
+
+// maxMark is the server's MAXFNAMELEN, of which one byte ends the name.
+const maxMark = 63
+
+// Mark sets a named restore point and returns when the WAL that holds it is durable in m: from then on the name is a recovery target.
+// A name that the repository already holds is refused, because recovery to it would be ambiguous.
+func (s *Store) Mark(ctx context.Context, m *repo.Meta, name string) (relight.NamedMark, error) {
+	mark := relight.NamedMark{Name: name}
+	if name == "" || len(name) > maxMark || strings.ContainsAny(name, "\n\r\x00") {
+		return mark, s.fail("mark", relight.CodeUsage, fmt.Sprintf("choose a name of 1 to %d bytes in one line", maxMark), "%q cannot name a restore point", name)
+	}
+	if _, held, err := s.FindMark(ctx, m, name); err != nil || held {
+		if err == nil {
+			err = s.fail("mark", relight.CodeUsage, "choose another name; `relight backup list` shows those there are", "restore point %q is there already", name)
+		}
+		return mark, err
+	}
+	k := repo.WALKey{Store: s.c.Name}
+	if err := s.setMark(ctx, &mark, &k); err != nil {
+		return mark, err
+	}
+	return mark, s.awaitMark(ctx, m, k, mark.Point.LSN)
+}
+
+// FindMark looks a restore point up in the repository.
+func (s *Store) FindMark(ctx context.Context, m *repo.Meta, name string) (relight.NamedMark, bool, error) {
+	w, err := s.Window(ctx, m)
+	if err != nil {
+		return relight.NamedMark{}, false, err
+	}
+	for _, mark := range w.Names {
+		if mark.Name == name {
+			return mark, true, nil
+		}
+	}
+	return relight.NamedMark{}, false, nil
+}
+
+// setMark writes the record. It needs a commit behind it: the server flushes its log for commits, not for restore points.
+func (s *Store) setMark(ctx context.Context, mark *relight.NamedMark, k *repo.WALKey) error {
+	conn, err := s.connect(ctx, "mark")
+	if err != nil {
+		return err
+	}
+	defer closeConn(ctx, conn)
+	tx, err := conn.Begin(ctx)
+	if err != nil {
+		return fmt.Errorf("mark store %s: %w", s.c.Name, err)
+	}
+	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }() // after a commit it does nothing
+	if _, err := tx.Exec(ctx, `set local synchronous_commit = local`); err != nil {
+		return fmt.Errorf("mark store %s: %w", s.c.Name, err)
+	}
+	var lsn string
+	var system int64
+	var line int32
+	err = tx.QueryRow(ctx, `select pg_create_restore_point($1)::text, clock_timestamp(), system_identifier, ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int4,
+		pg_current_xact_id()::text from pg_control_system()`, mark.Name).Scan(&lsn, &mark.Point.Time, &system, &line, new(string))
+	if err != nil {
+		return s.fail("mark", relight.CodeFailed, "the connection needs the right to execute pg_create_restore_point; a standby has none to give", "%w", err)
+	}
+	if err := tx.Commit(ctx); err != nil {
+		return fmt.Errorf("mark store %s: %w", s.c.Name, err)
+	}
+	k.System, k.Timeline = relight.SystemID(system), relight.TimelineID(uint32(line))
+	mark.Point.Time, mark.Point.Timeline = mark.Point.Time.UTC(), k.Timeline
+	mark.Point.LSN, err = relight.ParseLSN(lsn)
+	return err
+}
+
+// awaitMark waits for the WAL up to lsn.
+func (s *Store) awaitMark(ctx context.Context, m *repo.Meta, k repo.WALKey, lsn relight.LSN) error {
+	durable := s.d.Durable
+	if durable == nil {
+		durable = m.Sink(s.c.Name).Durable
+	}
+	deadline := s.now().Add(s.c.DurableWait)
+	for {
+		end, err := durable(ctx, k, lsn-1)
+		if err != nil {
+			return fmt.Errorf("ask the repository for its WAL: %w", err)
+		}
+		if end >= lsn {
+			return nil
+		}
+		if !s.now().Before(deadline) {
+			return s.fail("mark", relight.CodeFailed, "is `relight serve` running? it must stream WAL into this repository",
+				"the restore point at %s is set, and not durable in the repository after %s; it holds the log up to %s", lsn, s.c.DurableWait, end)
+		}
+		if err := s.d.Sleep(ctx, 100*time.Millisecond); err != nil {
+			return err
+		}
+	}
+}
