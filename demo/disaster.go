@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -162,8 +163,8 @@ func (s *stand) detectCorruption(ctx context.Context) error {
 		return err
 	}
 	if _, err := s.relight(ctx, "service", "wait", "--service", "postgres", "--timeout", "60s"); err != nil {
-		s.d.Report.Note("the server does not come up again: %v", err)
 		s.seen = s.d.Now()
+		s.d.Report.Note("the server does not come up again; it says: %s", s.complaint(err))
 		return nil
 	}
 	out, err := s.relight(ctx, "postgres", "check", "--store", storeName, "--integrity")
@@ -177,6 +178,23 @@ func (s *stand) detectCorruption(ctx context.Context) error {
 	default:
 		return err
 	}
+}
+
+// complaint is the last thing that the server's log gives as the reason of its end, or err where it gives none.
+func (s *stand) complaint(err error) string {
+	text, rerr := os.ReadFile(filepath.Join(s.layout.estate(), "state", "services", "postgres.log"))
+	if rerr != nil {
+		return err.Error()
+	}
+	lines := strings.Split(string(text), "\n")
+	for _, line := range slices.Backward(lines) {
+		for _, level := range []string{"PANIC:", "FATAL:", "ERROR:"} {
+			if _, said, ok := strings.Cut(line, level); ok {
+				return level + said
+			}
+		}
+	}
+	return err.Error()
 }
 
 func firstFailure(_ json.RawMessage, err error) string {
