@@ -236,7 +236,9 @@ func (c *checking) manifests(ctx context.Context) error {
 	for _, s := range signed {
 		man, err := decodeManifest(s)
 		if err == nil && fenced[man.ID] {
-			continue // it does not count; retention removes it
+			if err = c.m.counts(ctx, man); errors.Is(err, ErrRefused) {
+				continue // retention removes it
+			}
 		}
 		if err != nil {
 			problems = append(problems, err)

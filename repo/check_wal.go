@@ -98,6 +98,11 @@ func (c *checking) holes(ctx context.Context, store string, held map[WALKey][]st
 		return err
 	}
 	for k, all := range held {
+		removed, _, err := c.m.expired(ctx, k)
+		if err != nil {
+			return err
+		}
+		all = append(all, removed...) // what retention took is no hole
 		slices.SortFunc(all, func(a, b stretch) int { return cmp.Compare(a.from, b.from) })
 		end := all[0].to
 		for _, s := range all[1:] {

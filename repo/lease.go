@@ -62,6 +62,12 @@ func beatName(what string, epoch int64) string { return leaseName(what, epoch) +
 // over after the holder's TTL, for which Acquire waits; one whose holder is alive is an error with
 // CodeLeaseHeld that names it.
 func (m *Meta) Acquire(ctx context.Context, what string, ttl time.Duration) (*Lease, error) {
+	return m.acquire(ctx, what, ttl, false)
+}
+
+// acquire is Acquire. With sameHost the caller has made sure, by a kernel lock, that no other process of this host holds the
+// lease: one that this host left behind is then taken over without waiting.
+func (m *Meta) acquire(ctx context.Context, what string, ttl time.Duration, sameHost bool) (*Lease, error) {
 	if err := validName("lease", what); err != nil {
 		return nil, err
 	}
@@ -74,7 +80,7 @@ func (m *Meta) Acquire(ctx context.Context, what string, ttl time.Duration) (*Le
 			return nil, err
 		}
 		if newest > 0 {
-			err = m.awaitSilence(ctx, what, newest)
+			err = m.awaitSilence(ctx, what, newest, sameHost)
 		}
 		if errors.Is(err, blob.ErrNotFound) {
 			continue // others took and left it meanwhile, and cleared it away
@@ -116,10 +122,14 @@ func (m *Meta) leaseObjects(ctx context.Context, what string, fn func(name strin
 }
 
 // awaitSilence returns nil when the lease was released, or when its holder was silent for its TTL.
-func (m *Meta) awaitSilence(ctx context.Context, what string, epoch int64) error {
+func (m *Meta) awaitSilence(ctx context.Context, what string, epoch int64, sameHost bool) error {
 	var held leaseRecord
-	if _, err := m.getSigned(ctx, "lease", leaseName(what, epoch), &held); err != nil {
+	signed, err := m.getSigned(ctx, "lease", leaseName(what, epoch), &held)
+	if err != nil {
 		return fmt.Errorf("read lease %s: %w", what, err)
+	}
+	if sameHost && signed.Signer == m.keys.Host() && held.Host == m.keys.Host() {
+		return nil
 	}
 	first, err := m.readBeat(ctx, what, epoch)
 	if err != nil || first.Released {
@@ -265,6 +275,16 @@ func (l *Lease) Valid() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return !l.lost && !l.expired()
+}
+
+// Check is an error, as of Renew, once somebody else may have taken over.
+func (l *Lease) Check() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.lost || l.expired() {
+		return l.lostError("it was not renewed in time")
+	}
+	return nil
 }
 
 func (l *Lease) expired() bool { return l.m.now().Sub(l.last) >= l.ttl }

@@ -71,43 +71,52 @@ func (m *Meta) pendings(ctx context.Context) (alive []pendingOne, fenced map[rel
 	return slices.DeleteFunc(alive, func(p pendingOne) bool { return fenced[p.Snapshot] }), fenced, nil
 }
 
-// fences gives the snapshots that do not count. It reads no registration but the fences.
+// fences gives the snapshots of which a fence exists; isFenced says whether it counts.
 func (m *Meta) fences(ctx context.Context) (map[relight.SnapshotID]bool, error) {
-	var ids []relight.SnapshotID
+	out := map[relight.SnapshotID]bool{}
 	err := m.storage.List(ctx, pendingPrefix, func(i blob.Info) error {
 		if id, ok := strings.CutSuffix(strings.TrimPrefix(i.Name, pendingPrefix), fenceSuffix); ok {
-			ids = append(ids, relight.SnapshotID(id))
+			out[relight.SnapshotID(id)] = true
 		}
 		return nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("list fenced backups: %w", notAbsent(err))
 	}
-	out := map[relight.SnapshotID]bool{}
-	for _, id := range ids {
-		fenced, err := m.isFenced(ctx, id)
-		if err != nil {
-			return nil, err
-		}
-		out[id] = fenced
-	}
 	return out, nil
 }
 
-// isFenced says whether a snapshot was given up. A fence that nobody enrolled signed fences nothing.
-func (m *Meta) isFenced(ctx context.Context, id relight.SnapshotID) (bool, error) {
+// isFenced says whether a snapshot was given up. Only what the storage received at or after its fence does not count: a thief of a
+// writer's key cannot take back what is committed. A fence that nobody enrolled signed fences nothing.
+func (m *Meta) isFenced(ctx context.Context, store string, id relight.SnapshotID) (bool, error) {
 	var p pendingRecord
 	_, err := m.getSigned(ctx, "pending", fenceName(id), &p)
 	switch {
-	case err == nil:
-		return p.Fenced != "" && p.Snapshot == id, nil
 	case errors.Is(err, blob.ErrNotFound):
 		return false, nil
 	case errors.Is(err, ErrRefused), errors.Is(err, ErrCorrupt):
 		m.log.WarnContext(ctx, "a fence does not count", "err", err)
 		return false, nil
+	case err != nil:
+		return false, err
+	case p.Fenced == "" || p.Snapshot != id || p.Store != store:
+		return false, nil
 	}
-	return false, err
+	fence, err := m.storage.Stat(ctx, fenceName(id))
+	if errors.Is(err, blob.ErrNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("look at the fence of %s: %w", id, err)
+	}
+	man, err := m.storage.Stat(ctx, snapName(store, id))
+	if errors.Is(err, blob.ErrNotFound) {
+		return true, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("look at the fence of %s: %w", id, err)
+	}
+	return !man.Modified.IsZero() && !man.Modified.Before(fence.Modified), nil
 }
 
 // giveUp fences a backup and removes its registration. If it had been committed before, it counts as it did; counts says
@@ -221,7 +230,7 @@ func (w *Writer) mayCommit(ctx context.Context) error {
 	if w.o.Lease != nil && !w.o.Lease.Valid() {
 		return w.givenUp("its lease was lost")
 	}
-	fenced, err := w.m.isFenced(ctx, w.id)
+	fenced, err := w.m.isFenced(ctx, w.store, w.id)
 	if err != nil {
 		return err
 	}

@@ -64,12 +64,13 @@ func (p Policy) slot(t time.Time) (from, to time.Time) {
 
 // HeldSnapshot is what retention knows of a snapshot.
 type HeldSnapshot struct {
-	ID      relight.SnapshotID
-	Time    time.Time // the instant to which it restores by itself
-	Kind    string
-	Proven  bool
-	Damaged bool  // a reading found it damaged, and none since found it whole: nothing is built upon it
-	Unclear error // why it cannot be judged; such a one is kept, and with it all of its store's WAL
+	ID       relight.SnapshotID
+	Time     time.Time // the instant to which it restores by itself
+	Received time.Time // by the storage's clock, which no writer can set; zero where it does not tell
+	Kind     string
+	Proven   bool
+	Damaged  bool  // a reading found it damaged, and none since found it whole: nothing is built upon it
+	Unclear  error // why it cannot be judged; such a one is kept, and with it all of its store's WAL
 
 	WAL      bool // it needs WAL; what follows is set
 	System   relight.SystemID
@@ -175,6 +176,14 @@ type point struct {
 	why   []string
 }
 
+// came is when the storage received it, as far as is known.
+func (p point) came() time.Time {
+	if p.Received.IsZero() {
+		return p.Time
+	}
+	return p.Received
+}
+
 // base says whether recovery can start from it.
 func (p point) base() bool { return p.mark == "" && p.WAL && p.Kind != restorePoint }
 
@@ -276,7 +285,8 @@ func (k *keeper) always() {
 }
 
 // slots keeps the first point of each stretch, one that is whole where there is one: what was once chosen stays
-// chosen, whatever comes later. A stretch counts while any part of it is young enough.
+// chosen, whatever comes later. First is what the storage received first, so that a thief of a writer's key cannot push
+// snapshots out by others that he dates back. A stretch counts while any part of it is young enough.
 func (k *keeper) slots(p Policy) {
 	begin := k.now.Add(-p.For)
 	chosen := map[time.Time]int{}
@@ -292,7 +302,7 @@ func (k *keeper) slots(p Policy) {
 			k.keep(i, p.String())
 			continue
 		}
-		if j, ok := chosen[from]; !ok || !k.points[j].whole && x.whole {
+		if j, ok := chosen[from]; !ok || !k.points[j].whole && x.whole || k.points[j].whole == x.whole && x.came().Before(k.points[j].came()) {
 			chosen[from] = i
 		}
 	}

@@ -68,7 +68,7 @@ func linesOf(h Holdings) map[lineKey]*line {
 
 // gather joins the pieces that lie on the way.
 func (l *line) gather(wal []HeldWAL) []stretch {
-	var all, out []stretch
+	var all []stretch
 	for _, s := range l.path {
 		for _, w := range wal {
 			if w.System == l.system && w.Timeline == s.timeline && w.Start < s.to && s.from < w.End {
@@ -76,15 +76,7 @@ func (l *line) gather(wal []HeldWAL) []stretch {
 			}
 		}
 	}
-	slices.SortFunc(all, func(a, b stretch) int { return cmp.Compare(a.from, b.from) })
-	for _, s := range all {
-		if n := len(out); n > 0 && s.from <= out[n-1].to {
-			out[n-1].to = max(out[n-1].to, s.to)
-		} else {
-			out = append(out, s)
-		}
-	}
-	return out
+	return joined(all)
 }
 
 // end is how far recovery gets that begins to replay at a position.
@@ -198,7 +190,9 @@ func (k *keeper) window(begin time.Time, why string) {
 
 // along keeps a line's base for a window's begin, and behind each hole in its WAL the first base from which recovery goes on.
 func (k *keeper) along(l *line, begin time.Time, why string) {
-	i := k.baseFor(l, k.firstSince(l, begin), func(b point) bool { return !b.Time.After(begin) })
+	i := k.baseFor(l, k.firstSince(l, begin), func(b point) bool {
+		return !later(b.Time, b.Received).After(begin) // one that came later may be dated back
+	})
 	if i < 0 {
 		i = k.nextBase(l, 0)
 	}

@@ -36,7 +36,7 @@ func (m *Meta) Manifest(ctx context.Context, store string, id relight.SnapshotID
 	if err != nil {
 		return Manifest{}, err
 	}
-	if fenced, err := m.isFenced(ctx, id); err != nil || fenced {
+	if fenced, err := m.isFenced(ctx, store, id); err != nil || fenced {
 		return Manifest{}, cmp.Or(err, errFenced(s.Name))
 	}
 	states, err := m.states(ctx, store, string(id)+"/")
@@ -50,6 +50,15 @@ func (m *Meta) Manifest(ctx context.Context, store string, id relight.SnapshotID
 // errFenced refuses the manifest of a backup that was given up before it was there: what it refers to may be gone.
 func errFenced(name string) error {
 	return refused(name, "its backup was taken for dead before it was committed (%s)", fenceSuffix)
+}
+
+// counts refuses a manifest that came after its fence.
+func (m *Meta) counts(ctx context.Context, man Manifest) error {
+	fenced, err := m.isFenced(ctx, man.Store, man.ID)
+	if err == nil && fenced {
+		err = errFenced(snapName(man.Store, man.ID))
+	}
+	return err
 }
 
 // decodeManifest reads a verified envelope's payload, and refuses a manifest that does not belong to its name.
@@ -94,7 +103,7 @@ func (m *Meta) Snapshots(ctx context.Context, store string) ([]Manifest, error) 
 	for _, s := range signed {
 		man, err := decodeManifest(s)
 		if err == nil && fenced[man.ID] {
-			err = errFenced(s.Name)
+			err = m.counts(ctx, man)
 		}
 		if err != nil {
 			problems = append(problems, err)

@@ -89,7 +89,10 @@ func (m *Meta) readTrash(ctx context.Context) (trashEpochs, error) {
 
 func (m *Meta) readMark(ctx context.Context, e *trashEpoch, i blob.Info) error {
 	var r trashRecord
-	_, err := m.getSigned(ctx, "trash", i.Name, &r)
+	s, err := m.getSigned(ctx, "trash", i.Name, &r)
+	if err == nil {
+		err = m.mayRetain(s)
+	}
 	if errors.Is(err, blob.ErrNotFound) {
 		return nil
 	}

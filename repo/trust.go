@@ -172,6 +172,18 @@ func (m *Meta) verifySigner(ctx context.Context, s Signed) (string, error) {
 	return id, m.checkRevoked(ctx, t, s, id)
 }
 
+// mayRetain refuses what only the side that runs retention may say, where a mere writer signed it: a thief of a writer's key must
+// not be able to say that something is to go.
+func (m *Meta) mayRetain(s Signed) error {
+	if s.Signer == recoverySigner {
+		return nil
+	}
+	if e, ok := m.trusted().signerOf(s); !ok || e.Role != RoleProver {
+		return refused(s.Name, "host %q may write and not remove", s.Signer)
+	}
+	return nil
+}
+
 func (t *trust) signerOf(s Signed) (Enrolment, bool) {
 	i := slices.IndexFunc(t.keys[s.Signer], func(e Enrolment) bool { return s.verify(e.Key) })
 	if i < 0 {

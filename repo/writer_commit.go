@@ -66,16 +66,11 @@ func (w *Writer) writeIndex(ctx context.Context, packs []packInfo, recs []record
 		return nil
 	}
 	slices.SortFunc(recs, compareRecords)
-	sealed, err := w.sealIndex(packs, recs)
+	name, size, err := w.m.putIndex(ctx, packs, recs)
 	if err != nil {
-		return fmt.Errorf("seal index: %w", err)
+		return err
 	}
-	name := indexPrefix + packID(blake3.Sum256(sealed)).String()
-	err = w.m.storage.Put(ctx, name, bytes.NewReader(sealed), blob.PutOptions{})
-	if err != nil && !errors.Is(err, blob.ErrExists) {
-		return fmt.Errorf("store %s: %w", name, err)
-	}
-	w.stored.Add(int64(len(sealed)))
+	w.stored.Add(size)
 	if err := w.x.add(name, packs, recs); err != nil {
 		return err
 	}
@@ -83,9 +78,23 @@ func (w *Writer) writeIndex(ctx context.Context, packs []packInfo, recs []record
 	return nil
 }
 
-func (w *Writer) sealIndex(packs []packInfo, recs []record) ([]byte, error) {
+// putIndex makes an index object durable. recs are sorted.
+func (m *Meta) putIndex(ctx context.Context, packs []packInfo, recs []record) (name string, size int64, err error) {
+	sealed, err := m.sealIndex(packs, recs)
+	if err != nil {
+		return "", 0, fmt.Errorf("seal index: %w", err)
+	}
+	name = indexPrefix + packID(blake3.Sum256(sealed)).String()
+	err = m.storage.Put(ctx, name, bytes.NewReader(sealed), blob.PutOptions{})
+	if err != nil && !errors.Is(err, blob.ErrExists) {
+		return "", 0, fmt.Errorf("store %s: %w", name, err)
+	}
+	return name, int64(len(sealed)), nil
+}
+
+func (m *Meta) sealIndex(packs []packInfo, recs []record) ([]byte, error) {
 	var out bytes.Buffer
-	a, err := w.m.keys.sealMeta(&out)
+	a, err := m.keys.sealMeta(&out)
 	if err != nil {
 		return nil, err
 	}
@@ -141,7 +150,7 @@ func (w *Writer) commit(ctx context.Context, facts relight.Snapshot) (Manifest, 
 		return Manifest{}, err
 	}
 	// Whoever took this backup for dead has fenced it before he looked for the manifest.
-	fenced, err := w.m.isFenced(ctx, w.id)
+	fenced, err := w.m.isFenced(ctx, w.store, w.id)
 	if err == nil && fenced {
 		err = w.givenUp("it was taken for dead in the moment of its commit")
 	}

@@ -1,0 +1,198 @@
+package repo
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/toolboxai/relight"
+)
+
+// walFacts are the members of a manifest's facts that say which WAL a snapshot needs, whatever its store. A store that has no WAL
+// has none of them.
+type walFacts struct {
+	System   relight.SystemID   `json:"system"`
+	Timeline relight.TimelineID `json:"timeline"`
+	Start    relight.LSN        `json:"start_lsn"`
+	Stop     relight.LSN        `json:"stop_lsn"`
+	StopTime time.Time          `json:"stop_time"`
+}
+
+// heldSnapshot is a manifest as retention sees it.
+func heldSnapshot(man Manifest, damaged bool, received time.Time) HeldSnapshot {
+	h := HeldSnapshot{ID: man.ID, Time: man.Finished, Received: received, Kind: man.Kind, Proven: man.State == relight.Proven, Damaged: damaged}
+	if len(man.Facts) == 0 {
+		return h
+	}
+	var f walFacts
+	switch err := json.Unmarshal(man.Facts, &f); {
+	case err != nil:
+		h.Unclear = fmt.Errorf("its facts cannot be read: %w", err)
+		return h
+	case f.System == 0 && f.Timeline == 0 && f.Stop == 0:
+		return h
+	case f.System == 0 || f.Timeline == 0 || f.Stop == 0 || f.Start > f.Stop:
+		h.Unclear = fmt.Errorf("its facts contradict one another: cluster %s, timeline %d, %s to %s", f.System, f.Timeline, f.Start, f.Stop)
+		return h
+	}
+	h.WAL, h.System, h.Timeline, h.Start, h.Stop = true, f.System, f.Timeline, f.Start, f.Stop
+	if man.Kind == restorePoint {
+		h.Start = f.Stop
+	}
+	if !f.StopTime.IsZero() {
+		h.Time = f.StopTime
+	}
+	return h
+}
+
+// walObject is a piece of WAL with the objects that it consists of.
+type walObject struct {
+	HeldWAL
+	names []string // sidecar first: no sidecar may ever be seen without its body
+	bytes int64
+}
+
+// storeHoldings is what a repository holds of one store, with its objects.
+type storeHoldings struct {
+	Holdings
+	wal     []walObject
+	orphans []string // bodies that no sidecar refers to
+	sizes   map[string]int64
+}
+
+// holdings reads what a store has. A WAL object that is refused or damaged is no piece: it is left where it is.
+func (m *Meta) holdings(ctx context.Context, store string, snapshots []HeldSnapshot, parents []relight.SnapshotID) (*storeHoldings, error) {
+	h := &storeHoldings{Holdings: Holdings{Snapshots: snapshots, Parents: parents}}
+	l, err := m.listWAL(ctx, walPrefix(store))
+	if err != nil {
+		return nil, err
+	}
+	h.sizes = l.objects
+	held := map[string]bool{}
+	unread := map[string]bool{}
+	err = m.fetch(ctx, l, l.sidecars, func(r walResult) error {
+		if r.err != nil {
+			unread[r.w.base()] = true
+			return nil
+		}
+		held[r.sc.Body] = true
+		if r.w.class == walHistory {
+			return nil
+		}
+		h.add(r)
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read the WAL's sidecars of store %s: %w", store, err)
+	}
+	h.orphans = orphanBodies(l, held, unread)
+	return h, m.heldLines(ctx, store, h)
+}
+
+func (h *storeHoldings) add(r walResult) {
+	sc := r.sc
+	w := HeldWAL{System: r.w.System, Timeline: r.w.Timeline, Start: sc.Start, End: sc.End, SegmentSize: sc.SegmentSize,
+		Until: later(later(sc.LastCommit, sc.CoveredAt), sc.signed), Marks: sc.Marks}
+	h.WAL = append(h.WAL, w)
+	h.wal = append(h.wal, walObject{HeldWAL: w, names: []string{r.w.sidecar(), sc.Body}, bytes: sc.Stored})
+}
+
+// orphanBodies are bodies without a sidecar: of a writer that died, or that came second.
+func orphanBodies(l walListing, held, unread map[string]bool) []string {
+	var out []string
+	for name := range l.objects {
+		base := strings.TrimSuffix(name, "."+lastElement(name, "."))
+		named := strings.HasSuffix(name, metaSuffix) || strings.HasSuffix(name, ".beat") || strings.Contains(name, "/gap/") || strings.Contains(name, "/expired/")
+		_, isBody := parseSidecarName(base + metaSuffix)
+		if isBody && !named && !held[name] && !unread[base] {
+			out = append(out, name)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+func lastElement(s, sep string) string { return s[strings.LastIndex(s, sep)+1:] }
+
+func (m *Meta) heldLines(ctx context.Context, store string, h *storeHoldings) error {
+	all, err := m.Histories(ctx, store)
+	if err != nil {
+		return err
+	}
+	for _, x := range all {
+		left, _, err := parseHistory(x.Data)
+		if err != nil {
+			return corrupt(x.Sidecar.Body, "%v", err)
+		}
+		h.Lines = append(h.Lines, HeldLine{System: x.System, Timeline: x.Timeline, Left: left})
+	}
+	return nil
+}
+
+// expiredPrefix is where it is on record which WAL of a timeline retention removed: it is then no hole.
+func (k WALKey) expiredPrefix() string { return k.prefix() + "expired/" }
+
+// Expired lists which WAL of a timeline retention has removed, in order.
+func (m *Meta) expired(ctx context.Context, k WALKey) ([]stretch, []string, error) {
+	var out []stretch
+	var names []string
+	err := m.Records(ctx, "expired", k.expiredPrefix(), func(s Signed) error {
+		var g relight.Gap
+		if err := errors.Join(m.mayRetain(s), s.decode(&g)); err != nil {
+			return err
+		}
+		out, names = append(out, stretch{g.From, g.To}), append(names, s.Name)
+		return nil
+	})
+	if err != nil && (errors.Is(err, ErrRefused) || errors.Is(err, ErrCorrupt)) {
+		m.log.WarnContext(ctx, "a record of expired WAL does not count", "err", err)
+		err = nil
+	}
+	return out, names, err
+}
+
+// expire puts on record that retention removes WAL of a timeline, and joins the records of before.
+func (m *Meta) expire(ctx context.Context, k WALKey, gone []stretch) error {
+	before, names, err := m.expired(ctx, k)
+	if err != nil {
+		return err
+	}
+	keep := map[string]bool{}
+	for _, s := range joined(append(before, gone...)) {
+		name := fmt.Sprintf("%s%016X-%016X", k.expiredPrefix(), uint64(s.from), uint64(s.to))
+		keep[name] = true
+		if slices.Contains(names, name) {
+			continue
+		}
+		g := relight.Gap{Timeline: k.Timeline, From: s.from, To: s.to, Why: "removed by retention"}
+		if err := m.putSigned(ctx, "expired", name, g, sealedMeta); err != nil {
+			return fmt.Errorf("record expired WAL: %w", err)
+		}
+	}
+	for _, name := range names {
+		if !keep[name] {
+			if err := m.storage.Delete(ctx, name); err != nil {
+				return fmt.Errorf("join records of expired WAL: %w", err)
+			}
+		}
+	}
+	return nil
+}
+
+// joined sorts stretches and joins what overlaps or touches.
+func joined(all []stretch) []stretch {
+	slices.SortFunc(all, func(a, b stretch) int { return compare(a.from, b.from) })
+	var out []stretch
+	for _, s := range all {
+		if n := len(out); n > 0 && s.from <= out[n-1].to {
+			out[n-1].to = max(out[n-1].to, s.to)
+		} else {
+			out = append(out, s)
+		}
+	}
+	return out
+}

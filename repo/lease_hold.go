@@ -1,0 +1,56 @@
+package repo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Hold runs fn while the lease of what is held, and renews it meanwhile. fn's context ends when the lease is lost; the error then
+// says so. sameHost is for callers who hold a kernel lock that keeps every other process of this host out: they need
+// not wait for a lease that a dead process of the host left behind.
+func (m *Meta) Hold(ctx context.Context, what string, ttl time.Duration, sameHost bool, fn func(ctx context.Context, l *Lease) error) error {
+	l, err := m.acquire(ctx, what, ttl, sameHost)
+	if err != nil {
+		return err
+	}
+	work, cancel := context.WithCancelCause(ctx)
+	renewed := make(chan struct{})
+	go func() {
+		defer close(renewed)
+		l.keepAlive(work, cancel)
+	}()
+	err = fn(work, l)
+	lost := context.Cause(work)
+	cancel(nil)
+	<-renewed
+	if rerr := l.Release(context.WithoutCancel(ctx)); rerr != nil {
+		m.log.WarnContext(ctx, "lease is not released, and ends by itself", "lease", what, "err", rerr)
+	}
+	if err != nil && errors.Is(lost, ErrLeaseHeld) {
+		return fmt.Errorf("%w: %w", err, lost)
+	}
+	return err
+}
+
+// keepAlive renews thrice in a TTL until ctx ends, or the lease is lost.
+func (l *Lease) keepAlive(ctx context.Context, lost context.CancelCauseFunc) {
+	t := time.NewTicker(max(l.ttl/3, time.Millisecond))
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+		err := l.Renew(ctx)
+		if errors.Is(err, ErrLeaseHeld) {
+			lost(err)
+			return
+		}
+		if err != nil && ctx.Err() == nil {
+			l.m.log.WarnContext(ctx, "lease is not renewed yet", "lease", l.what, "err", err)
+		}
+	}
+}

@@ -1,0 +1,258 @@
+package repo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/zeebo/blake3"
+)
+
+// marker finds which packs the snapshots of a repository need. It keeps one bit a record of the index, and walks what snapshots
+// share once.
+type marker struct {
+	m     *Meta
+	x     *chunkIndex // private: it does not change meanwhile
+	avoid map[packID]bool
+	c     *chunkReader
+
+	live  [][]uint64 // one bit for each record of each run: its chunk is needed, from there
+	roots [][]uint64 // walked as the root of a block map
+	leafs [][]uint64 // walked as a leaf; a chunk of data may have the same bytes and leads nowhere
+	used  []int64    // bytes of live frames in each pack
+	lines map[[16]byte]bool
+	trust map[ChunkID]bool // copies that were read and found right
+	lost  int64            // chunks that no pack holds
+	first error            // the first of them
+}
+
+const maxSeenLines = 1 << 20 // entries that are known to have been walked; beyond that some are walked again
+
+func newMarker(m *Meta, x *chunkIndex, avoid map[packID]bool) (*marker, error) {
+	c, err := newChunkReader(m.storage, m.keys, x)
+	if err != nil {
+		return nil, err
+	}
+	k := &marker{m: m, x: x, avoid: avoid, c: c, used: make([]int64, len(x.st.packs)), lines: map[[16]byte]bool{}, trust: map[ChunkID]bool{}}
+	for _, r := range x.st.runs {
+		words := (r.count + 63) / 64
+		k.live, k.roots, k.leafs = append(k.live, make([]uint64, words)), append(k.roots, make([]uint64, words)), append(k.leafs, make([]uint64, words))
+	}
+	return k, nil
+}
+
+// place is one record of the index.
+type place struct {
+	run int
+	at  int64
+	record
+}
+
+func testAndSet(bits [][]uint64, p place) (was bool) {
+	w, b := &bits[p.run][p.at/64], uint64(1)<<(p.at%64)
+	was = *w&b != 0
+	*w |= b
+	return was
+}
+
+// places finds every record of a chunk.
+func (k *marker) places(id ChunkID) ([]place, error) {
+	var all []place
+	for i, run := range k.x.st.runs {
+		_, err := run.find(id, k.x.pool, func(r record, at int64) bool {
+			all = append(all, place{i, at, r})
+			return false
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return all, nil
+}
+
+// take notes that a chunk is needed. Of several copies one is: not in a pack that is to go. An index is not signed, so a copy
+// counts only if it was read; who cannot read keeps all of them.
+func (k *marker) take(ctx context.Context, id ChunkID) (place, error) {
+	all, err := k.places(id)
+	if err != nil {
+		return place{}, err
+	}
+	if len(all) > 1 {
+		if all, err = k.choose(ctx, id, all); err != nil {
+			return place{}, err
+		}
+	}
+	found := false
+	for _, p := range all {
+		found = found || k.x.there[p.pack]
+		if !testAndSet(k.live, p) {
+			k.used[p.pack] += int64(p.frame)
+		}
+	}
+	if !found {
+		k.lost++
+		if k.first == nil {
+			k.first = &DamageError{Chunk: id, Err: errNoChunk}
+		}
+	}
+	if len(all) == 0 {
+		return place{}, errNoChunk
+	}
+	return all[0], nil
+}
+
+func (k *marker) choose(ctx context.Context, id ChunkID, all []place) ([]place, error) {
+	for _, p := range all { // what was chosen before stays chosen
+		if k.live[p.run][p.at/64]&(1<<(p.at%64)) != 0 && k.trust[id] {
+			return []place{p}, nil
+		}
+	}
+	for _, spare := range []bool{false, true} { // first those that stay
+		for _, p := range all {
+			if !k.x.there[p.pack] || k.avoid[k.x.st.packs[p.pack].id] != spare {
+				continue
+			}
+			good, err := k.readable(ctx, id, p)
+			if err != nil {
+				return nil, err
+			}
+			if good {
+				k.trust[id] = true
+				return []place{p}, nil
+			}
+		}
+	}
+	return all, nil
+}
+
+// readable reads a copy and holds it against its id.
+func (k *marker) readable(ctx context.Context, id ChunkID, p place) (bool, error) {
+	pack := k.x.st.packs[p.pack]
+	if len(k.m.keys.identities(pack.kind == dataPack)) == 0 {
+		return false, nil
+	}
+	frame, err := k.c.bytes(ctx, pack, int64(p.off), int64(p.frame))
+	if err == nil {
+		_, err = k.c.decode(id, frame, p.plain)
+	}
+	if errors.Is(err, errDamaged) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// snapshot notes all that a snapshot needs. Where its own tree or maps are damaged the error says so, and what could be reached is
+// noted.
+func (k *marker) snapshot(ctx context.Context, man Manifest) error {
+	for _, id := range man.Tree {
+		if _, err := k.take(ctx, id); err != nil && !errors.Is(err, errNoChunk) {
+			return err
+		}
+	}
+	var damaged error
+	err := eachLine(&treeReader{ctx: ctx, load: k.c.load, ids: man.Tree}, func(e Entry, line []byte) error {
+		if k.seen(line) {
+			return nil
+		}
+		err := k.entry(ctx, e)
+		if isDamage(err) && damaged == nil {
+			damaged = fmt.Errorf("%s: %w", e.Path, err)
+		}
+		if isDamage(err) {
+			return nil
+		}
+		return err
+	})
+	return errors.Join(err, damaged)
+}
+
+func isDamage(err error) bool {
+	return errors.Is(err, ErrCorrupt) || errors.Is(err, errMap) || errors.Is(err, errEntry) || errors.Is(err, errNoChunk)
+}
+
+// seen tells whether a very entry was walked before, for another snapshot.
+func (k *marker) seen(line []byte) bool {
+	sum := blake3.Sum256(line)
+	h := [16]byte(sum[:16])
+	if k.lines[h] {
+		return true
+	}
+	if len(k.lines) >= maxSeenLines {
+		clear(k.lines)
+	}
+	k.lines[h] = true
+	return false
+}
+
+func (k *marker) entry(ctx context.Context, e Entry) error {
+	for _, id := range e.Chunks {
+		if _, err := k.take(ctx, id); err != nil && !errors.Is(err, errNoChunk) {
+			return err
+		}
+	}
+	for _, id := range e.Maps {
+		err := k.list(ctx, id, k.roots, maxRootIDs, func(leaf ChunkID) error {
+			return k.list(ctx, leaf, k.leafs, leafIDs, func(chunk ChunkID) error {
+				_, err := k.take(ctx, chunk)
+				if errors.Is(err, errNoChunk) {
+					return nil
+				}
+				return err
+			})
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// list walks a root or a leaf once.
+func (k *marker) list(ctx context.Context, id ChunkID, walked [][]uint64, most int, fn func(ChunkID) error) error {
+	p, err := k.take(ctx, id)
+	if err != nil || testAndSet(walked, p) {
+		return err
+	}
+	b, err := k.c.load(ctx, id)
+	if err != nil {
+		return err
+	}
+	if err := decodeIDs(b, most); err != nil {
+		return err
+	}
+	for b := append([]byte(nil), b...); len(b) > 0; b = b[idSize:] {
+		if err := fn(ChunkID(b)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// packUse is how much of a pack is needed.
+type packUse struct {
+	packInfo
+	live, all int64 // bytes of frames
+}
+
+// use sums the packs up.
+func (k *marker) use() ([]packUse, error) {
+	out := make([]packUse, len(k.x.st.packs))
+	for i, p := range k.x.st.packs {
+		out[i] = packUse{packInfo: p, live: k.used[i]}
+	}
+	for _, run := range k.x.st.runs {
+		src := newRowSource(run.f, run.count*recordSize, recordSize)
+		for {
+			ok, err := src.next()
+			if err != nil {
+				return nil, err
+			}
+			if !ok {
+				break
+			}
+			r := decodeRecord(src.row)
+			out[r.pack].all += int64(r.frame)
+		}
+	}
+	return out, nil
+}

@@ -1,0 +1,5 @@
+//go:build slow
+
+package repo
+
+const everyNth = 1
