@@ -63,8 +63,12 @@ func (p *Platform) Start(ctx context.Context, name string, started func(context.
 		return relight.Handle{}, err
 	}
 	defer func() { _ = lock.Unlock() }() // the kernel takes it back with the process at the latest
-	if h, running, err := p.running(name); err != nil || running {
-		return h, err
+	before, running, err := p.running(name)
+	if err != nil || running {
+		return before, err
+	}
+	if err := p.awaitReaped(ctx, name, before); err != nil {
+		return relight.Handle{}, err
 	}
 	user, err := p.user(s)
 	if err != nil {
@@ -80,6 +84,24 @@ func (p *Platform) Start(ctx context.Context, name string, started func(context.
 	}
 	p.log.Info("service started", "service", name, "pid", h.PID)
 	return h, nil
+}
+
+// patience is how long Start waits for the number of a dead service's process to be free.
+const patience = 15 * time.Second
+
+// awaitReaped goes on after a while all the same: a service without lock files does not mind.
+func (p *Platform) awaitReaped(ctx context.Context, name string, before relight.Handle) error {
+	if before.PID == 0 {
+		return nil
+	}
+	limited, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	err := host.AwaitReaped(limited, before)
+	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+		p.log.Warn("the dead service's process is still in the process table; the service may think that it runs", "service", name, "pid", before.PID)
+		return nil
+	}
+	return err
 }
 
 // Stop implements platform.Platform.
