@@ -90,6 +90,9 @@ func (s *session) begin(ctx context.Context, rb *runbook.Runbook, f runFlags) er
 	if err := s.a.KeepJournal(ctx); err != nil {
 		s.a.Log().Warn("the journal could not be kept before the run", "error", err)
 	}
+	if err := s.unfinished(ctx, engine, rb.Name); err != nil {
+		return err
+	}
 	st, err := engine.Start(ctx, rb, o)
 	return s.ended(ctx, v, st, err)
 }
@@ -103,17 +106,43 @@ func (s *session) startOptions(f runFlags) (runbook.StartOptions, error) {
 		}
 		o.Inputs[name] = value
 	}
-	for flag, into := range map[string]*time.Time{f.detected: &o.Detected, f.declared: &o.Declared} {
-		if flag == "" {
+	for _, clock := range []struct {
+		given string
+		into  *time.Time
+	}{{f.detected, &o.Detected}, {f.declared, &o.Declared}} {
+		if clock.given == "" {
 			continue
 		}
-		t, err := s.parseTime(flag)
+		t, err := s.parseTime(clock.given)
 		if err != nil {
 			return o, err
 		}
-		*into = t
+		*clock.into = t
 	}
 	return o, nil
+}
+
+// unfinished refuses to begin a runbook again while a run of it can be gone on with: two runs of one recovery would undo each other's work.
+func (s *session) unfinished(ctx context.Context, e *runbook.Engine, name string) error {
+	j, err := s.a.Journal(ctx)
+	if err != nil {
+		return err
+	}
+	infos, err := j.Runs(ctx)
+	if err != nil {
+		return err
+	}
+	for _, info := range infos {
+		st, err := e.State(ctx, info.Run)
+		if err != nil {
+			return err
+		}
+		if st.Name == name && !st.Over() {
+			return &relight.Error{Op: "start", Subject: name, Code: relight.CodeUsage, Err: fmt.Errorf("run %s is not finished: %s", st.Run, st.Status),
+				Hint: fmt.Sprintf("go on with `relight run resume %s`, or end it with `relight run abort %s --reason …`", st.Run, st.Run)}
+		}
+	}
+	return nil
 }
 
 // parseTime reads a moment; without an offset it is in the estate's zone.
