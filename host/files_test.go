@@ -94,27 +94,6 @@ func TestLockIsNotInherited(t *testing.T) {
 	}
 }
 
-func TestFenceOnlyRises(t *testing.T) {
-	t.Parallel()
-	path := filepath.Join(t.TempDir(), "epoch")
-	for _, e := range []int64{1, 1, 5} {
-		if err := host.Fence(path, e); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := host.Fence(path, 4); relight.CodeOf(err) != relight.CodeLeaseHeld {
-		t.Fatalf("epoch 4 after 5: %v", err)
-	}
-	if n, err := host.FencedAt(path); n != 5 || err != nil {
-		t.Fatal(n, err)
-	}
-	if err := os.WriteFile(path, []byte("x"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := host.Fence(path, 9); err == nil {
-		t.Fatal("an unreadable fence was passed")
-	}
-}
 
 func TestWriteFileDurable(t *testing.T) {
 	t.Parallel()

@@ -6,9 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/toolboxai/relight"
@@ -86,46 +83,4 @@ func (l *FileLock) Unlock() error {
 	l.f = nil
 	// Said aloud: a child that is just being created may share the descriptor for a moment.
 	return errors.Join(f.Truncate(0), flock(f, unix.LOCK_UN), f.Close())
-}
-
-// Fence admits epoch to what path guards and writes it down, durably. An epoch below one that was admitted before is
-// refused with code lease_held: its holder was replaced.
-func Fence(path string, epoch int64) error {
-	guard, err := os.OpenFile(path+".lock", os.O_CREATE|os.O_RDWR, 0o640)
-	if err != nil {
-		return fmt.Errorf("fence: %w", err)
-	}
-	defer guard.Close()
-	if err := flock(guard, unix.LOCK_EX); err != nil {
-		return fmt.Errorf("fence %s: %w", path, err)
-	}
-	last, err := FencedAt(path)
-	if err != nil {
-		return err
-	}
-	if epoch < last {
-		return &relight.Error{Op: "fence", Subject: filepath.Dir(path), Code: relight.CodeLeaseHeld,
-			Err:  fmt.Errorf("epoch %d is over, epoch %d has taken over", epoch, last),
-			Hint: "look at the newer run; this one must not continue"}
-	}
-	if epoch == last {
-		return nil
-	}
-	return WriteFileDurable(path, []byte(strconv.FormatInt(epoch, 10)+"\n"), 0o640)
-}
-
-// FencedAt is the highest epoch that Fence admitted; 0 when none was.
-func FencedAt(path string) (int64, error) {
-	b, err := os.ReadFile(path)
-	if errors.Is(err, os.ErrNotExist) {
-		return 0, nil
-	}
-	if err != nil {
-		return 0, fmt.Errorf("read fence: %w", err)
-	}
-	n, err := strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64)
-	if err != nil {
-		return 0, fmt.Errorf("read fence %s: %w", path, err)
-	}
-	return n, nil
 }

@@ -36,6 +36,8 @@ type RestoreOptions struct {
 	Workers      int
 	Progress     func(relight.Progress)
 	Started      func(ctx context.Context, h relight.Handle) error
+	Run          relight.RunID // the run that restores; "" outside one
+	Epoch        int64         // under which the run is held: a holder that was replaced is refused
 }
 
 // Store protects one data store and brings it back.

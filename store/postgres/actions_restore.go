@@ -99,7 +99,7 @@ func (a *actions) restore(ctx context.Context, env action.Env, in restoreInput) 
 		return RestoreReport{}, err
 	}
 	begun := env.Now()
-	done, err := r.Store.Restore(ctx, reader, r.point, r.target, store.RestoreOptions{Delta: in.Delta, VerifyBefore: in.VerifyBefore, Verify: in.Verify,
+	done, err := r.Store.Restore(ctx, reader, r.point, r.target, store.RestoreOptions{Run: env.Run, Epoch: env.Epoch, Delta: in.Delta, VerifyBefore: in.VerifyBefore, Verify: in.Verify,
 		Force: env.Force || in.Target == "in-place", Progress: env.Progress, Started: env.Started})
 	if err != nil {
 		return RestoreReport{}, err

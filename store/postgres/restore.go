@@ -94,6 +94,11 @@ func (r *restore) all(ctx context.Context) error {
 		return r.explain(err)
 	}
 	defer func() { _ = lock.Unlock() }()
+	if r.o.Run != "" {
+		if err := host.Fence(epochPath(r.t.Directory), r.o.Run, r.o.Epoch); err != nil {
+			return r.explain(err)
+		}
+	}
 	if err := r.choose(ctx); err != nil {
 		return err
 	}

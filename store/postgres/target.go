@@ -109,6 +109,11 @@ func lockPath(dir string) string {
 	return filepath.Join(filepath.Dir(filepath.Clean(dir)), "."+filepath.Base(dir)+".relight-lock")
 }
 
+// epochPath says which run, and which holder of it, was last admitted to a data directory.
+func epochPath(dir string) string {
+	return filepath.Join(filepath.Dir(filepath.Clean(dir)), "."+filepath.Base(dir)+".relight-epoch")
+}
+
 // occupancy is what a target directory holds.
 type occupancy int
 
