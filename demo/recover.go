@@ -18,6 +18,8 @@ type run struct {
 	Run        relight.RunID        `json:"run"`
 	State      relight.RunState     `json:"state"`
 	Clocks     map[string]time.Time `json:"clocks"`
+	RTO        float64              `json:"rto_objective_seconds"`
+	RPO        float64              `json:"rpo_objective_seconds"`
 	Exceptions []string             `json:"exceptions"`
 }
 
@@ -51,7 +53,7 @@ func (s *stand) recoverLoss(ctx context.Context) (run, error) {
 
 // prove holds what came back against what was acknowledged, and asks the server's own checkers.
 func (s *stand) prove(ctx context.Context, r run) (Result, error) {
-	res := Result{Type: "result", Scenario: s.o.Scenario, Run: r.Run, Clocks: r.Clocks, RTOObjective: (2 * time.Hour).Seconds(), RPOObjective: (15 * time.Minute).Seconds()}
+	res := Result{Type: "result", Scenario: s.o.Scenario, Run: r.Run, Clocks: r.Clocks, RTOObjective: r.RTO, RPOObjective: r.RPO}
 	err := s.stage("proof: amcheck, page checksums, invariants, and every row against the ledger", func() (string, error) {
 		if err := s.check(ctx, &res); err != nil {
 			return "", err
