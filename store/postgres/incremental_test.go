@@ -337,6 +337,7 @@ func TestParentsAreJudged(t *testing.T) {
 		"another cluster":                    {func(_, n *Facts) { n.System = 2 }, "cluster"},
 		"upgraded":                           {func(_, n *Facts) { n.Catalog = 8 }, "another version"},
 		"checksums switched":                 {func(_, n *Facts) { n.Checksums = false }, "checksums"},
+		"no checksums":                       {func(o, n *Facts) { o.Checksums, n.Checksums = false, false }, "no page checksums"},
 		"damaged":                            {func(o, _ *Facts) { o.Damaged = []Damage{{}} }, "damaged"},
 		"older format":                       {func(o, _ *Facts) { o.Lineage = nil }, "which databases"},
 		"transactions wrapped":               {func(_, n *Facts) { n.Lineage.NextXID = 1000 + 1<<31 }, "transaction counter"},

@@ -128,6 +128,8 @@ func parentFault(p, now Facts) string {
 		return "its pages or segments have another size"
 	case p.Checksums != now.Checksums:
 		return "page checksums were switched on or off"
+	case !now.Checksums: // nor does the server log hints then: vacuum marks a page all-visible, and its position stays
+		return "the cluster has no page checksums, and without them a page can change under its old position"
 	case len(p.Damaged) > 0:
 		return "it holds damaged pages"
 	case p.Lineage == nil || now.Lineage == nil:
