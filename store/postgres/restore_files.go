@@ -209,7 +209,7 @@ func (r *restore) addFile(ctx context.Context, e repo.Entry, path string) (err e
 		}
 	} else {
 		r.patched.Add(e.Size)
-		if err := r.r.Restore(ctx, r.man, e, f); err != nil {
+		if err := r.r.Restore(ctx, r.man, e, host.NewWriteBehind(f)); err != nil {
 			return err
 		}
 	}
