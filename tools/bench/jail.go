@@ -288,5 +288,34 @@ func (j *jail) sizeOf(paths ...string) (int64, error) {
 	return sum, nil
 }
 
-// settle lets the disk finish what earlier work left, so that nobody pays for it.
-func settle() { syscall.Sync() }
+// settle lets the disk finish what earlier work left, and reads what is about to be read, so that nobody pays for another or for being the first.
+func (j *jail) settle(paths ...string) error {
+	syscall.Sync()
+	for _, p := range paths {
+		err := filepath.WalkDir(j.host(p), func(path string, d os.DirEntry, err error) error {
+			if err != nil || !d.Type().IsRegular() {
+				if errors.Is(err, os.ErrNotExist) {
+					return nil
+				}
+				return err
+			}
+			return j.read(path)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (j *jail) read(path string) error {
+	f, err := os.Open(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(io.Discard, f)
+	return errors.Join(err, f.Close())
+}

@@ -10,7 +10,9 @@ import (
 // limits measures what the machine can do at best, for orientation.
 func (b *bench) limits(ctx context.Context) error {
 	for range b.o.rounds {
-		settle()
+		if err := b.jail.settle(data + "/base"); err != nil {
+			return err
+		}
 		u, err := b.jail.use(ctx, "/bin/sh", "-c", "find "+data+"/base -type f | xargs cat | zstd -1 -T0 -c | wc -c")
 		if err != nil {
 			return err
@@ -22,7 +24,9 @@ func (b *bench) limits(ctx context.Context) error {
 		b.res.add("limits", "zstd -1 -T0 of the data", "s", "machine", u.wall)
 		b.res.add("limits", "zstd -1 -T0 of the data: bytes", "MB", "machine", size/1e6)
 		const megabytes = 1024
-		settle()
+		if err := b.jail.settle(data + "/base"); err != nil {
+			return err
+		}
 		u, err = b.jail.use(ctx, "/bin/dd", "if=/dev/zero", "of="+mounted+"/dd", "bs=1M", fmt.Sprintf("count=%d", megabytes), "conv=fsync")
 		if err != nil {
 			return err

@@ -43,7 +43,9 @@ func (b *bench) ourFull(ctx context.Context) error {
 	if err := b.protect(ctx); err != nil {
 		return err
 	}
-	settle()
+	if err := b.jail.settle(data); err != nil {
+		return err
+	}
 	u, err := b.ours.backup(ctx, "full")
 	if err != nil {
 		return err
@@ -74,7 +76,9 @@ func (b *bench) peerTakes(ctx context.Context, what, kind string) (err error) {
 	if err != nil {
 		return err
 	}
-	settle()
+	if err := b.jail.settle(data); err != nil {
+		return err
+	}
 	u, err := b.peer.backup(ctx, kind)
 	if err != nil {
 		return err
@@ -88,7 +92,9 @@ func (b *bench) plainFull(ctx context.Context) error {
 	if err := b.jail.remove(plainBase); err != nil {
 		return err
 	}
-	settle()
+	if err := b.jail.settle(data); err != nil {
+		return err
+	}
 	u, err := b.plain(ctx, plainBase)
 	if err != nil {
 		return err
@@ -121,7 +127,9 @@ func (b *bench) ourRestore(ctx context.Context) error {
 	if err := b.jail.remove(ourDir); err != nil {
 		return err
 	}
-	settle()
+	if err := b.jail.settle(vault); err != nil {
+		return err
+	}
 	r, u, err := b.ours.restore(ctx, ourDir, "--at", "immediate", "--snapshot", b.ours.last.ID)
 	if err != nil {
 		return err
@@ -140,7 +148,9 @@ func (b *bench) peerRestore(ctx context.Context) error {
 	if err := b.jail.directory(peerDir); err != nil {
 		return err
 	}
-	settle()
+	if err := b.jail.settle(peerRepo); err != nil {
+		return err
+	}
 	u, err := b.peer.restore(ctx, peerDir)
 	if err != nil {
 		return err
@@ -172,7 +182,9 @@ func (b *bench) deltas(ctx context.Context) error {
 			if err := b.damage(ourDir, round); err != nil {
 				return err
 			}
-			settle()
+			if err := b.jail.settle(ourDir, vault); err != nil {
+				return err
+			}
 			r, u, err := b.ours.restore(ctx, ourDir, "--at", "immediate", "--snapshot", b.ours.last.ID, "--delta", "--force")
 			b.res.add("restore", "delta restore, 1 % of pages damaged", "s", "relight", r.copying(u))
 			return err
@@ -180,7 +192,9 @@ func (b *bench) deltas(ctx context.Context) error {
 			if err := b.damage(peerDir, round); err != nil {
 				return err
 			}
-			settle()
+			if err := b.jail.settle(peerDir, peerRepo); err != nil {
+				return err
+			}
 			u, err := b.peer.restore(ctx, peerDir, "--delta")
 			b.res.add("restore", "delta restore, 1 % of pages damaged", "s", "pgBackRest", u.wall)
 			return err
@@ -270,7 +284,9 @@ func (b *bench) ourIncremental(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	settle()
+	if err := b.jail.settle(data); err != nil {
+		return err
+	}
 	u, err := b.ours.backup(ctx, "incremental")
 	if err != nil {
 		return err
@@ -282,7 +298,9 @@ func (b *bench) ourIncremental(ctx context.Context) error {
 }
 
 func (b *bench) plainIncremental(ctx context.Context, previous, next string) error {
-	settle()
+	if err := b.jail.settle(data); err != nil {
+		return err
+	}
 	u, err := b.plain(ctx, next, "--incremental="+previous+"/backup_manifest")
 	if err != nil {
 		return err

@@ -111,7 +111,9 @@ func (b *bench) copyIn(ctx context.Context, protected bool) error {
 	if err := b.pg.psql(ctx, "bench", "truncate copied", "checkpoint"); err != nil {
 		return err
 	}
-	settle()
+	if err := b.jail.settle(mounted + "/copy.csv"); err != nil {
+		return err
+	}
 	if !protected {
 		began := time.Now()
 		if err := b.pg.psql(ctx, "bench", "copy copied from '"+mounted+"/copy.csv'"); err != nil {
@@ -297,7 +299,9 @@ func (b *bench) replayOurs(ctx context.Context, snapshot string) error {
 	if err := b.jail.remove(ourDir); err != nil {
 		return err
 	}
-	settle()
+	if err := b.jail.settle(vault); err != nil {
+		return err
+	}
 	r, _, err := b.ours.restore(ctx, ourDir, "--at", "latest", "--snapshot", snapshot)
 	if err != nil {
 		return err
@@ -326,7 +330,9 @@ func (b *bench) replayLocal(ctx context.Context, base string) error {
 	if err := errors.Join(os.WriteFile(b.jail.host(empty), nil, 0o644), os.WriteFile(b.jail.host(hba), []byte("local all all trust\n"), 0o644)); err != nil {
 		return err
 	}
-	settle()
+	if err := b.jail.settle(mounted + "/segments"); err != nil {
+		return err
+	}
 	argv := []string{b.pg.bin + "/postgres", "-D", dir}
 	for _, set := range []string{"config_file=" + empty, "hba_file=" + hba, "ident_file=" + empty, "listen_addresses=", "unix_socket_directories=" + mounted + "/tmp", "port=5518",
 		"hot_standby=off", "restart_after_crash=off", "max_connections=100", "max_worker_processes=8", "max_wal_senders=10", "max_prepared_transactions=64",
