@@ -24,6 +24,7 @@ func (a *App) Actions() (*action.Registry, error) {
 		postgres.Actions(a.cluster),
 		coordinator.Actions(a.Protection),
 		a.backupActions(),
+		a.retentionActions(),
 		[]action.Action{
 			action.Define(action.Spec[repositoryChoice, RepositoryInfo]{Name: "repo.info", Title: "show a repository's identity, keys, hosts and stores", Danger: action.None,
 				Example: "relight repo info", Run: a.repoInfo, Probe: a.probeRepoInfo}),
@@ -146,7 +147,7 @@ func (a *App) createBackup(ctx context.Context, env action.Env, in createInput) 
 		return relight.Snapshot{}, err
 	}
 	name := c.Store.Config().Name
-	take := baseBackup{Kind: in.Kind, Progress: env.Progress, Say: func(why string) { a.o.Log.Warn("the backup is a full one", "store", name, "because", why) }}
+	take := baseBackup{Kind: in.Kind, Lock: a.lock, Progress: env.Progress, Say: func(why string) { a.o.Log.Warn("the backup is a full one", "store", name, "because", why) }}
 	return take.from(ctx, c.Store, m, name)
 }
 

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/toolboxai/relight"
+	"github.com/toolboxai/relight/host"
 	"github.com/toolboxai/relight/repo"
 	"github.com/toolboxai/relight/store"
 	"github.com/toolboxai/relight/store/postgres"
@@ -18,6 +19,7 @@ type base struct {
 	store *postgres.Store
 	meta  *repo.Meta
 	name  string
+	lock  locker
 	full  time.Duration // age of the newest full backup at which the next is a full one
 	now   func() time.Time
 	log   *slog.Logger
@@ -62,7 +64,7 @@ func (b base) Backup(ctx context.Context) (relight.Snapshot, error) {
 	if err != nil {
 		return relight.Snapshot{}, err
 	}
-	take := baseBackup{Kind: kindIncremental, Say: func(why string) { b.log.Info("a full base backup is taken", "store", b.name, "because", why) }}
+	take := baseBackup{Kind: kindIncremental, Lock: b.lock, Say: func(why string) { b.log.Info("a full base backup is taken", "store", b.name, "because", why) }}
 	if why := fullDue(all, b.full, b.now()); why != "" {
 		take.Kind = kindFull
 		take.Say(why)
@@ -91,13 +93,35 @@ func fullDue(all []repo.Manifest, every time.Duration, now time.Time) string {
 
 // baseBackup is how a base backup is taken.
 type baseBackup struct {
+	Lock     locker           // keeps other processes of this host out
 	Kind     string           // an incremental one becomes a full one where no snapshot can be its parent
 	Say      func(why string) // why it became one
 	Progress func(relight.Progress)
 }
 
-func (t baseBackup) from(ctx context.Context, s *postgres.Store, m *repo.Meta, name string) (relight.Snapshot, error) {
-	o := repo.SnapshotOptions{Kind: t.Kind}
+// locker takes a kernel lock of the estate.
+type locker func(name, what string) (*host.FileLock, error)
+
+// backupTTL is how long a host must be silent before another one may take its backup over.
+const backupTTL = 2 * time.Minute
+
+// from takes the backup while it holds the lease backup/<store> of the repository: there is never more than one at a time. The lock keeps
+// other processes of this host out at once, and lets the next one begin at once after a crash.
+func (t baseBackup) from(ctx context.Context, s *postgres.Store, m *repo.Meta, name string) (out relight.Snapshot, err error) {
+	lock, err := t.Lock("backup-"+name+"-"+m.Name(), "backup of "+name+" into "+m.Name())
+	if err != nil {
+		return relight.Snapshot{}, err
+	}
+	defer func() { _ = lock.Unlock() }()
+	err = m.Hold(ctx, "backup/"+name, backupTTL, true, func(ctx context.Context, l *repo.Lease) error {
+		out, err = t.under(ctx, l, s, m, name)
+		return err
+	})
+	return out, err
+}
+
+func (t baseBackup) under(ctx context.Context, l *repo.Lease, s *postgres.Store, m *repo.Meta, name string) (relight.Snapshot, error) {
+	o := repo.SnapshotOptions{Kind: t.Kind, Lease: l}
 	if t.Kind == kindIncremental {
 		parent, why, err := s.FindParent(ctx, m)
 		if err != nil {

@@ -6,6 +6,8 @@ import (
 
 	"github.com/toolboxai/relight"
 	"github.com/toolboxai/relight/action"
+	"github.com/toolboxai/relight/coordinator"
+	"github.com/toolboxai/relight/estate"
 )
 
 type markInput struct {
@@ -70,4 +72,19 @@ func (a *App) points(ctx context.Context, storeName, repository string) ([]relig
 	}
 	w, err := c.Store.Window(ctx, m)
 	return w.Names, err
+}
+
+// markers are the tasks that set restore points by policy.
+func (a *App) markers(e *estate.Estate) []coordinator.Task {
+	var out []coordinator.Task
+	for _, s := range e.Stores {
+		if s.MarkEvery > 0 {
+			out = append(out, coordinator.Task{Name: "set restore points in " + s.Name, Every: s.MarkEvery, Do: func(ctx context.Context) error {
+				in := markInput{Store: s.Name, Name: "relight-" + a.o.Now().UTC().Format("20060102T150405Z")}
+				_, err := a.markPoint(ctx, action.Env{}, in)
+				return err
+			}})
+		}
+	}
+	return out
 }

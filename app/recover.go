@@ -61,6 +61,13 @@ func (a *App) adopt(ctx context.Context, m *repo.Meta, e *estate.Estate, o Bare)
 	if err != nil {
 		return err
 	}
+	to := m.Storage().String()
+	if o.URL == r.URL {
+		to = r.URL
+	}
+	if err := a.move(e, r, to); err != nil {
+		return err
+	}
 	if held, err := repo.ReadCredential(r.Credential); err == nil && held.Repository() == m.Descriptor().ID {
 		return nil
 	}

@@ -166,5 +166,6 @@ func (a *App) findRepository(name string) (*estate.Estate, estate.Repository, er
 		return nil, r, &relight.Error{Op: "find repository", Subject: name, Code: relight.CodeUsage, Err: errors.New("the estate has no such repository"),
 			Hint: "the estate's repositories are: " + strings.Join(names, ", ")}
 	}
-	return e, r, nil
+	r, err = at(e, r)
+	return e, r, err
 }

@@ -108,7 +108,7 @@ func (a *App) protected(ctx context.Context, e *estate.Estate) ([]coordinator.St
 				return nil, err
 			}
 			live = min(live, m.Descriptor().LiveEvery())
-			p.Repositories = append(p.Repositories, coordinator.Repository{Name: name, Sink: m.Sink(s.Name), Base: base{store: pg, meta: m, name: s.Name, full: s.FullBackup, now: a.o.Now, log: a.o.Log}})
+			p.Repositories = append(p.Repositories, coordinator.Repository{Name: name, Sink: m.Sink(s.Name), Base: base{store: pg, meta: m, name: s.Name, lock: a.lock, full: s.FullBackup, now: a.o.Now, log: a.o.Log}})
 		}
 		receiver, err := a.receiver(ctx, e, s, live)
 		if err != nil {
@@ -148,8 +148,9 @@ func (a *App) tasks(ctx context.Context, e *estate.Estate) ([]coordinator.Task, 
 			coordinator.Task{Name: "keep the estate in " + name, Every: 5 * time.Second, Do: func(ctx context.Context) error { return a.keepEstate(ctx, m) }},
 			coordinator.Task{Name: "keep the journal in " + name, Every: time.Minute, Last: true, Do: func(ctx context.Context) error { return a.keepJournalIn(ctx, m) }},
 			coordinator.Task{Name: "sweep superseded WAL in " + name, Every: 30 * time.Second, Do: sweeps.sweep})
+		out = append(out, a.pruneTask(e, m)...)
 	}
-	return out, nil
+	return append(out, a.markers(e)...), nil
 }
 
 // sweeper removes live ranges whose whole segment is durable. It lists a whole store rarely: the list grows with the log, and a new timeline can wait.

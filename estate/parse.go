@@ -53,8 +53,10 @@ type storeFile struct {
 }
 
 type policyFile struct {
-	BaseBackup string `yaml:"base_backup"`
-	FullBackup string `yaml:"full_backup"`
+	BaseBackup string     `yaml:"base_backup"`
+	FullBackup string     `yaml:"full_backup"`
+	Restore    string     `yaml:"restore_point"`
+	Keep       []keepFile `yaml:"keep"`
 }
 
 type objectiveFile struct {
@@ -230,6 +232,8 @@ func (r *resolver) store(e *Estate, name string, in storeFile) Store {
 		Sandbox:    r.path(orElse(in.Sandbox, filepath.Join(e.State, "sandbox"))),
 		BaseBackup: r.duration(at+".policy.base_backup", in.Policy.BaseBackup, 24*time.Hour),
 		FullBackup: r.duration(at+".policy.full_backup", in.Policy.FullBackup, 7*24*time.Hour),
+		MarkEvery:  r.duration(at+".policy.restore_point", in.Policy.Restore, 0),
+		Keep:       r.keeps(at+".policy.keep", in.Policy.Keep),
 		Objective: relight.Objective{RTO: r.duration(at+".objective.rto", in.Objective.RTO, 2*time.Hour),
 			RPO: r.duration(at+".objective.rpo", in.Objective.RPO, 15*time.Minute)},
 		Invariants: in.Invariants}

@@ -49,7 +49,7 @@ func TestExampleUsesEveryKey(t *testing.T) {
 		t.Fatal(err)
 	}
 	main := e.Stores["main"]
-	if main.SpoolLimit != 4<<30 || main.BaseBackup != 24*time.Hour || main.FullBackup != 7*24*time.Hour || main.Objective.RTO != 2*time.Hour || main.Objective.RPO != 15*time.Minute {
+	if main.SpoolLimit != 4<<30 || main.BaseBackup != 24*time.Hour || main.FullBackup != 7*24*time.Hour || main.MarkEvery != 15*time.Minute || main.Objective.RTO != 2*time.Hour || main.Objective.RPO != 15*time.Minute {
 		t.Errorf("%+v", main)
 	}
 	if len(main.Invariants) != 1 || main.Invariants[0].Expect != "0" || e.Services["shop"].Tier != 2 || e.Services["db"].Process.StopAfter != time.Minute {
@@ -86,7 +86,7 @@ func TestDefaults(t *testing.T) {
 		{"data", s.Data, "/etc/shop/data"}, {"repositories", strings.Join(s.Repositories, " "), "attic vault"},
 		{"evidence", s.Evidence, "/var/lib/relight/evidence"}, {"sandbox", s.Sandbox, "/var/lib/relight/sandbox"},
 		{"rto", s.Objective.RTO.String(), "2h0m0s"}, {"rpo", s.Objective.RPO.String(), "15m0s"}, {"base backup", s.BaseBackup.String(), "24h0m0s"},
-		{"full backup", s.FullBackup.String(), "168h0m0s"},
+		{"full backup", s.FullBackup.String(), "168h0m0s"}, {"restore point", s.MarkEvery.String(), "0s"},
 		{"signal", e.Services["db"].Process.Signal, "TERM"}, {"log", e.Services["db"].Process.Log, "/var/lib/relight/services/db.log"},
 	} {
 		if c.got != c.want {

@@ -36,6 +36,8 @@ type StoreView struct {
 	Sandbox      string   `json:"sandbox"`
 	BaseBackup   string   `json:"base_backup"`
 	FullBackup   string   `json:"full_backup"`
+	RestorePoint string   `json:"restore_point,omitempty"`
+	Keep         []string `json:"keep,omitempty"`
 	RTO          string   `json:"rto"`
 	RPO          string   `json:"rpo"`
 	Invariants   []string `json:"invariants,omitempty"`
@@ -61,6 +63,12 @@ func (e *Estate) View() View {
 		sv := StoreView{Kind: s.Kind, Service: s.Service, Data: s.Data, Connection: s.Connection, Password: s.Password, Binaries: s.Binaries,
 			Repositories: s.Repositories, SpoolLimit: s.SpoolLimit, Evidence: s.Evidence, Sandbox: s.Sandbox, BaseBackup: s.BaseBackup.String(), FullBackup: s.FullBackup.String(),
 			RTO: s.Objective.RTO.String(), RPO: s.Objective.RPO.String()}
+		for _, k := range s.Keep {
+			sv.Keep = append(sv.Keep, k.String())
+		}
+		if s.MarkEvery > 0 {
+			sv.RestorePoint = s.MarkEvery.String()
+		}
 		for _, i := range s.Invariants {
 			sv.Invariants = append(sv.Invariants, i.Name)
 		}

@@ -122,7 +122,7 @@ func (p *pager) reuse(ctx context.Context, i int64, id ChunkID, had bool) (int, 
 	}
 	p.reused = true
 	if !p.w.whole { // some pack is gone: look whether this chunk was in it
-		known, err := p.w.known(id)
+		known, err := p.w.held(id)
 		if err != nil {
 			return 0, err
 		}
