@@ -190,6 +190,9 @@ func (s *stand) fill(ctx context.Context) (string, error) {
 	if err := s.bank.Create(ctx, conn); err != nil {
 		return "", err
 	}
+	if _, err := conn.Exec(ctx, "create extension amcheck"); err != nil { // so that the proof on the live server reads indexes too
+		return "", fmt.Errorf("install amcheck: %w", err)
+	}
 	if err := s.bank.Fill(ctx, conn, s.o.Size, func(int64) {}); err != nil {
 		return "", err
 	}

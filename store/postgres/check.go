@@ -108,6 +108,12 @@ func (c *checker) add(name string, fn func() (relight.Verdict, string, error)) e
 	return nil
 }
 
+// databaseCheck is one question to one database.
+type databaseCheck struct {
+	name string
+	fn   func(context.Context, *pgx.Conn) (relight.Verdict, string, error)
+}
+
 func (c *checker) database(ctx context.Context, name string) error {
 	pg, err := dialDatabase(ctx, c.conn, name)
 	if err != nil {
@@ -117,17 +123,9 @@ func (c *checker) database(ctx context.Context, name string) error {
 		return c.add("connect to "+name, func() (relight.Verdict, string, error) { return relight.Failed, err.Error(), nil })
 	}
 	defer closeConn(ctx, pg)
-	steps := []struct {
-		name string
-		fn   func(context.Context, *pgx.Conn) (relight.Verdict, string, error)
-	}{
-		{"collations", c.collations}, {"invalid indexes", c.invalidIndexes}, {"checksum failures", c.checksumFailures},
-	}
+	steps := []databaseCheck{{"collations", c.collations}, {"invalid indexes", c.invalidIndexes}, {"checksum failures", c.checksumFailures}}
 	if c.o.Integrity {
-		steps = append(steps, struct {
-			name string
-			fn   func(context.Context, *pgx.Conn) (relight.Verdict, string, error)
-		}{"integrity", c.integrity})
+		steps = append(steps, databaseCheck{"tables", c.tables}, databaseCheck{"indexes", c.indexes})
 	}
 	for _, st := range steps {
 		if err := c.add(st.name+" of "+name, func() (relight.Verdict, string, error) { return st.fn(ctx, pg) }); err != nil {
