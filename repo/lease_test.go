@@ -145,3 +145,70 @@ func TestLeaseWithFaults(t *testing.T) {
 		}
 	}
 }
+
+// The second writer waits out the first one's silence, and what the first one commits when it wakes up is refused.
+func TestStaleHolderOfABackupCannotCommit(t *testing.T) {
+	t.Parallel()
+	s := dangerous(t)
+	first, second := s.writer(s.s), s.writer(s.s)
+	l1 := must(first.Acquire(t.Context(), "backup/main", ttl))(t)
+	o := packEach()
+	o.Lease = l1
+	w1 := must(first.NewSnapshot(t.Context(), "main", o))(t)
+	o.Lease = must(second.Acquire(t.Context(), "backup/main", ttl))(t) // waits for l1's TTL
+	id := must(s.take(t.Context(), second, "main", files(1, 2), o))(t)
+	_, err := w1.Commit(t.Context(), relight.Snapshot{})
+	wantError(t, err, "given up", "its lease was lost")
+	if ids := s.restoreAll("main"); !slices.Contains(ids, id) || slices.Contains(ids, w1.ID()) {
+		t.Fatalf("there are %v", ids)
+	}
+	// Even one that believes in its lease, for its own clock stood still, is fenced.
+	l3 := must(first.Acquire(t.Context(), "backup/main", ttl))(t)
+	o.Lease = l3
+	w3 := must(first.NewSnapshot(t.Context(), "main", o))(t)
+	o.Lease = must(second.Acquire(t.Context(), "backup/main", ttl))(t)
+	must(s.take(t.Context(), second, "main", files(3), o))(t)
+	l3.last = s.clock.now()
+	_, err = w3.Commit(t.Context(), relight.Snapshot{})
+	wantError(t, err, "given up", "taken for dead")
+}
+
+// A holder's clock that steps back must not make it believe for ever; one that steps ahead only makes it give up early.
+func TestLeaseAndSteppingClocks(t *testing.T) {
+	t.Parallel()
+	st := newStand(t)
+	own := newClock()
+	o := st.options()
+	o.Now = own.now
+	holder := must(Open(t.Context(), st.s, must(st.init.Credential.Keyring())(t), o))(t)
+	l := must(holder.Acquire(t.Context(), "run/main", ttl))(t)
+	own.add(-time.Hour)
+	other := must(st.recovery(st.s).Acquire(t.Context(), "run/main", ttl))(t) // the holder was silent for its TTL
+	err := l.Renew(t.Context())
+	if !errors.Is(err, ErrLeaseHeld) || l.Valid() {
+		t.Fatalf("%v, valid %v", err, l.Valid())
+	}
+	ok(t, other.Renew(t.Context()))
+	own.add(2 * time.Hour)
+	wantError(t, l.Check(), "held")
+}
+
+func TestHoldRenewsAndTellsOfLoss(t *testing.T) {
+	t.Parallel()
+	st := newStand(t)
+	m := st.writer(st.s)
+	err := m.Hold(t.Context(), "run/main", 30*time.Millisecond, false, func(ctx context.Context, l *Lease) error {
+		for range 3 { // it is renewed: the beat goes on
+			before := must(m.readBeat(ctx, "run/main", l.Epoch()))(t)
+			for must(m.readBeat(ctx, "run/main", l.Epoch()))(t).Beat == before.Beat {
+				time.Sleep(time.Millisecond)
+			}
+		}
+		ok(t, m.putSigned(ctx, "lease", leaseName("run/main", l.Epoch()+1), leaseRecord{What: "run/main", Epoch: l.Epoch() + 1, Host: "db9"}, sealedMeta))
+		<-ctx.Done() // somebody took over
+		return ctx.Err()
+	})
+	if !errors.Is(err, ErrLeaseHeld) {
+		t.Fatal(err)
+	}
+}
