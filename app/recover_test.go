@@ -124,8 +124,8 @@ func TestFromBareRefusals(t *testing.T) {
 }
 
 // bareOf is a bare machine of st with the key of another estate.
-func (other *stand) bareOf(st *stand) *App {
-	return st.app(other.recovering, func(o *Options) { o.Config = "" })
+func (st *stand) bareOf(bare *stand) *App {
+	return bare.app(st.recovering, func(o *Options) { o.Config = "" })
 }
 
 func TestRepositoryAt(t *testing.T) {

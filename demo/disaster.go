@@ -65,8 +65,7 @@ func (s *stand) traffic(ctx context.Context, sc scenario) error {
 	go func() { ended <- s.bank.Run(working, s.layout.dsn(), tellers, ledger) }()
 	select {
 	case <-ctx.Done():
-		<-ended
-		return ctx.Err()
+		return errors.Join(ctx.Err(), <-ended)
 	case err := <-ended:
 		return errors.Join(errors.New("the workload ended before the disaster"), err)
 	case <-time.After(s.o.Traffic):

@@ -86,14 +86,13 @@ func TestLockIsNotInherited(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Unlock()
+	defer func() { _ = l.Unlock() }()
 	ls, err := host.Output(within(t), local(t), host.Command{Argv: []string{"sh", "-c", "ls -l /proc/$$/fd"},
 		Started: func(context.Context, relight.Handle) error { return nil }})
 	if err != nil || !bytes.Contains(ls, []byte(" 1 -> ")) || bytes.Contains(ls, []byte(path)) || bytes.Contains(ls, []byte(" 4 -> ")) {
 		t.Fatalf("the child holds: %v\n%s", err, ls)
 	}
 }
-
 
 func TestWriteFileDurable(t *testing.T) {
 	t.Parallel()

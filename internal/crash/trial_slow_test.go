@@ -162,18 +162,6 @@ func (s *stand) journal(run relight.RunID) []relight.Event {
 	return out
 }
 
-// runs lists the runs that the journal knows, oldest first.
-func (s *stand) runs() []relight.RunID {
-	s.t.Helper()
-	var out []relight.RunID
-	for _, e := range s.journal("") {
-		if e.Kind == runbook.EventStarted {
-			out = append(out, e.Run)
-		}
-	}
-	return out
-}
-
 // ends gives a step's successes as the journal tells them, with who says so.
 func ends(events []relight.Event, step string) (attempts int, by []string) {
 	for _, e := range events {

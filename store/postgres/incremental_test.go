@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"io"
 	"log/slog"
 	"os"
@@ -266,7 +267,7 @@ func TestPagesThatProveNothing(t *testing.T) {
 		if n, same, err := s.Chunk(t.Context(), 0, buf); n != 8192 || err != nil || same != c.same {
 			t.Errorf("page %s: %d bytes, same %v, %v", name, n, same, err)
 		}
-		if _, _, err := s.Chunk(t.Context(), 1, buf); err != io.EOF {
+		if _, _, err := s.Chunk(t.Context(), 1, buf); !errors.Is(err, io.EOF) {
 			t.Errorf("page %s: after the end: %v", name, err)
 		}
 	}

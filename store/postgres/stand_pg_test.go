@@ -48,7 +48,6 @@ type pgStand struct {
 	store   *Store
 	deps    Deps
 	config  Config
-	started []relight.Handle
 
 	mu     sync.Mutex
 	cancel context.CancelFunc

@@ -91,9 +91,12 @@ func recoverWith(t *testing.T, s *pgtest.Server, m *memSink, root, base, self, b
 	defer func() { cancel(); check(t, <-done) }()
 	pg := s.Command(ctx, "postgres", "-D", dir, "-c", "listen_addresses=", "-c", "unix_socket_directories="+work, "-c", "port=5433", "-c", "fsync=off",
 		"-c", fmt.Sprintf("restore_command=%s -test.run=^TestHelperWALGet$ -- %s %%f %%p", self, socket))
-	ended := make(chan error, 1)
+	ended := make(chan struct{})
 	check(t, pg.Start())
-	go func() { ended <- pg.Wait() }()
+	go func() {
+		defer close(ended)
+		_ = pg.Wait() // how it ended is read from its data directory
+	}()
 	dsn := fmt.Sprintf("host=%s port=5433 user=postgres dbname=postgres sslmode=disable", work)
 	for {
 		select {
