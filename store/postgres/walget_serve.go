@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/zeebo/blake3"
@@ -17,12 +18,17 @@ import (
 	"github.com/toolboxai/relight/store/postgres/walfile"
 )
 
-// The protocol of wal-get: the client sends "get <name>\n"; the server answers one line and, after "ok", the bytes.
+// The protocol of wal-get: the client sends "give <name>\n" or "get <name>\n"; the server answers one line, to "give" with the open file beside it,
+// to "get" with the bytes behind it.
 //
+//	file <size>\n
 //	ok <size> <BLAKE3 in hex>\n<bytes>
 //	absent\n
 //	error <what>\n
 const (
+	askFile     = "give"
+	askBytes    = "get"
+	replyFile   = "file"
 	replyOK     = "ok"
 	replyAbsent = "absent"
 	replyError  = "error"
@@ -34,14 +40,18 @@ func (s *WALServer) answer(ctx context.Context, conn net.Conn, ahead chan<- walR
 	defer stop()
 	defer func() { _ = conn.Close() }()
 	line, err := bufio.NewReader(io.LimitReader(conn, 256)).ReadString('\n')
-	name, ok := strings.CutPrefix(strings.TrimSuffix(line, "\n"), "get ")
-	if err != nil || !ok {
+	verb, name, ok := strings.Cut(strings.TrimSuffix(line, "\n"), " ")
+	if err != nil || !ok || verb != askFile && verb != askBytes {
 		return
 	}
 	path, err := s.persist(ctx, name)
 	if err == nil {
 		s.want(name, ahead)
-		err = s.send(conn, name, path)
+		send := s.send
+		if verb == askFile {
+			send = s.give
+		}
+		err = send(conn, name, path)
 	}
 	s.note(name, err)
 	switch {
@@ -68,6 +78,29 @@ func (s *WALServer) persist(ctx context.Context, name string) (string, error) {
 		}
 		wait = min(4*wait, 5*time.Second)
 	}
+}
+
+// give hands over the cached file itself, open for reading: its bytes need not pass through two processes while a server waits.
+func (s *WALServer) give(conn net.Conn, name, path string) error {
+	u, ok := conn.(*net.UnixConn)
+	if !ok {
+		return s.send(conn, name, path)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		s.cache.forget(name)
+		return fmt.Errorf("open a cached WAL file: %w", err)
+	}
+	defer func() { _ = f.Close() }()
+	info, err := f.Stat()
+	if err != nil {
+		return fmt.Errorf("open a cached WAL file: %w", err)
+	}
+	// As below, an error cannot be told any more: the client gets the line with the file, or fails.
+	if _, _, err := u.WriteMsgUnix(fmt.Appendf(nil, "%s %d\n", replyFile, info.Size()), syscall.UnixRights(int(f.Fd())), nil); err == nil {
+		s.cache.served(name)
+	}
+	return nil
 }
 
 // send writes the header and the bytes of a cached file.

@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -10,8 +11,10 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -348,4 +351,89 @@ func eventuallyUnit(t testing.TB, ok func() bool) {
 		time.Sleep(5 * time.Millisecond)
 	}
 	t.Fatal("waited in vain")
+}
+
+// Where something stands between that passes bytes and no open files, the bytes are asked for.
+func TestWALGetTakesBytesWhereNoFileComesThrough(t *testing.T) {
+	t.Parallel()
+	dir, err := os.MkdirTemp("/tmp", "rlwg")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	socket, dest := filepath.Join(dir, "s"), filepath.Join(dir, "RECOVERYXLOG")
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	body := bytes.Repeat([]byte("wal "), 1<<18)
+	var asked []string
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			line, _ := bufio.NewReader(conn).ReadString('\n')
+			asked = append(asked, line)
+			if strings.HasPrefix(line, "give") {
+				fmt.Fprintf(conn, "file %d\n", len(body))
+			} else {
+				fmt.Fprintf(conn, "ok %d %x\n%s", len(body), blake3.Sum256(body), body)
+			}
+			conn.Close()
+		}
+	}()
+	exit, err := WALGet(t.Context(), socket, "000000010000000000000008", dest)
+	if got, rerr := os.ReadFile(dest); exit != WALGetDone || rerr != nil || !bytes.Equal(got, body) {
+		t.Errorf("exit %d, %v, %d bytes, %v", exit, err, len(got), rerr)
+	}
+	l.Close()
+	<-done
+	if want := []string{"give 000000010000000000000008\n", "get 000000010000000000000008\n"}; !slices.Equal(asked, want) {
+		t.Errorf("asked %q", asked)
+	}
+}
+
+// A file that is shorter than it was said to be is a failure, never a segment.
+func TestWALGetRefusesAShortFile(t *testing.T) {
+	t.Parallel()
+	dir, err := os.MkdirTemp("/tmp", "rlwg")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	socket, path, dest := filepath.Join(dir, "s"), filepath.Join(dir, "short"), filepath.Join(dir, "RECOVERYXLOG")
+	if err := os.WriteFile(path, []byte("half"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		conn, err := l.AcceptUnix()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		_, _ = bufio.NewReader(conn).ReadString('\n')
+		if f, err := os.Open(path); err == nil {
+			_, _, _ = conn.WriteMsgUnix([]byte("file 8\n"), syscall.UnixRights(int(f.Fd())), nil)
+			_ = f.Close()
+		}
+	}()
+	if exit, err := WALGet(t.Context(), socket, "000000010000000000000008", dest); exit != WALGetFailed || err == nil {
+		t.Errorf("exit %d, %v", exit, err)
+	}
+	<-done
+	if left, _ := filepath.Glob(filepath.Join(dir, ".relight-wal-*")); len(left) > 0 || exists(dest) {
+		t.Errorf("left: %v", left)
+	}
 }
