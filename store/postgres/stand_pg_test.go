@@ -40,14 +40,14 @@ func TestHelperWALGet(t *testing.T) {
 
 // pgStand is a real server, a repository and what joins them.
 type pgStand struct {
-	t       testing.TB
-	srv     *pgtest.Server
-	blobs   *mem.Storage
-	id      *age.X25519Identity
-	meta    *repo.Meta
-	store   *Store
-	deps    Deps
-	config  Config
+	t      testing.TB
+	srv    *pgtest.Server
+	blobs  *mem.Storage
+	id     *age.X25519Identity
+	meta   *repo.Meta
+	store  *Store
+	deps   Deps
+	config Config
 
 	mu     sync.Mutex
 	cancel context.CancelFunc
