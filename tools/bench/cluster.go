@@ -36,7 +36,7 @@ max_wal_senders = 10
 wal_keep_size = 32GB            # the WAL is replayed from a local directory, too
 archive_mode = on
 archive_command = '/bin/true'   # pgBackRest's while it is its turn
-fsync = on
+autovacuum = off                # it would come when it likes
 %s
 `
 

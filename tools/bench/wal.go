@@ -256,7 +256,7 @@ func (b *bench) replay(ctx context.Context) error {
 	base := b.ours.last
 	if err := b.pg.psql(ctx, "bench", "create table if not exists copied (like docs)", "truncate copied",
 		fmt.Sprintf("insert into copied select * from docs limit %d", 12_500*b.o.scale), "update pgbench_accounts set abalance = abalance + 1 where aid % 10 = 0",
-		"checkpoint", "select pg_switch_wal()", "select pg_sleep(1)"); err != nil {
+		"checkpoint", "select pg_create_restore_point('bench')", "select pg_switch_wal()", "select pg_sleep(1)"); err != nil {
 		return err
 	}
 	if _, err := b.ours.relight(ctx, "protect", "wait", "--timeout", "300s"); err != nil {
@@ -302,7 +302,7 @@ func (b *bench) replayOurs(ctx context.Context, snapshot string) error {
 	if err := b.jail.settle(vault); err != nil {
 		return err
 	}
-	r, _, err := b.ours.restore(ctx, ourDir, "--at", "latest", "--snapshot", snapshot)
+	r, _, err := b.ours.restore(ctx, ourDir, "--at", "name:bench", "--snapshot", snapshot)
 	if err != nil {
 		return err
 	}
@@ -337,7 +337,7 @@ func (b *bench) replayLocal(ctx context.Context, base string) error {
 	for _, set := range []string{"config_file=" + empty, "hba_file=" + hba, "ident_file=" + empty, "listen_addresses=", "unix_socket_directories=" + mounted + "/tmp", "port=5518",
 		"hot_standby=off", "restart_after_crash=off", "max_connections=100", "max_worker_processes=8", "max_wal_senders=10", "max_prepared_transactions=64",
 		"wal_level=replica", "huge_pages=off", "logging_collector=off", "log_line_prefix=", "autovacuum=off", "jit=off", "log_min_messages=warning",
-		"restore_command=cp " + mounted + "/segments/%f %p", "recovery_target_timeline=1", "recovery_target_action=promote"} {
+		"restore_command=cp " + mounted + "/segments/%f %p", "recovery_target_timeline=1", "recovery_target_name=bench", "recovery_target_action=promote"} {
 		argv = append(argv, "-c", set)
 	}
 	c := b.jail.command(context.WithoutCancel(ctx), argv...)
