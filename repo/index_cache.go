@@ -90,6 +90,11 @@ func (x *chunkIndex) find(id ChunkID) (location, error) { return x.findOutside(i
 
 // findOutside is find that does not see some packs.
 func (x *chunkIndex) findOutside(id ChunkID, avoid map[packID]bool) (location, error) {
+	return x.findWhere(id, func(l location) bool { return !avoid[l.pack.id] })
+}
+
+// findWhere is find that sees only the places that are wanted.
+func (x *chunkIndex) findWhere(id ChunkID, wanted func(location) bool) (location, error) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	var at, lost location
@@ -99,7 +104,7 @@ func (x *chunkIndex) findOutside(id ChunkID, avoid map[packID]bool) (location, e
 			return false
 		}
 		l := location{pack: x.st.packs[r.pack], off: r.off, frame: r.frame, plain: r.plain}
-		if avoid[l.pack.id] {
+		if !wanted(l) {
 			return false
 		}
 		if !x.there[r.pack] {

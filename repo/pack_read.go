@@ -221,15 +221,49 @@ func (c *chunkReader) load(ctx context.Context, id ChunkID) ([]byte, error) {
 	if err != nil {
 		return nil, missing(id, at, err)
 	}
-	frame, err := c.bytes(ctx, at.pack, int64(at.off), int64(at.frame))
-	if err != nil {
-		return nil, damage(id, at, err)
+	plain, err := c.loadAt(ctx, want{id, at})
+	if errors.Is(err, ErrCorrupt) {
+		return c.elsewhere(ctx, want{id, at}, err)
 	}
-	plain, err := c.decode(id, frame, at.plain)
+	return plain, err
+}
+
+// loadAt reads a chunk at one of its places.
+func (c *chunkReader) loadAt(ctx context.Context, w want) ([]byte, error) {
+	frame, err := c.bytes(ctx, w.at.pack, int64(w.at.off), int64(w.at.frame))
 	if err != nil {
-		return nil, damage(id, at, err)
+		return nil, damage(w.id, w.at, err)
+	}
+	plain, err := c.decode(w.id, frame, w.at.plain)
+	if err != nil {
+		return nil, damage(w.id, w.at, err)
 	}
 	return plain, nil
+}
+
+// elsewhere reads a chunk at another place than the one where it is damaged. A chunk may be stored twice, and an index, which nobody signs, may lie about
+// where: only when no place has the bytes is the chunk lost. It has buffers of its own, since the caller may be in the middle of a run.
+func (c *chunkReader) elsewhere(ctx context.Context, w want, damaged error) ([]byte, error) {
+	other, err := newChunkReader(c.s, c.keys, c.x)
+	if err != nil {
+		return nil, err
+	}
+	defer other.dec.Close()
+	tried := map[location]bool{w.at: true}
+	for {
+		at, err := c.x.findWhere(w.id, func(l location) bool { return !tried[l] })
+		if errors.Is(err, errNoChunk) || errors.Is(err, errPackGone) {
+			return nil, damaged
+		}
+		if err != nil {
+			return nil, err
+		}
+		plain, err := other.loadAt(ctx, want{w.id, at})
+		if !errors.Is(err, ErrCorrupt) {
+			return plain, err
+		}
+		tried[at] = true
+	}
 }
 
 func missing(id ChunkID, at location, err error) error {
@@ -308,7 +342,10 @@ func (c *chunkReader) stream(ctx context.Context, next func() (ChunkID, bool, er
 
 // readRun fetches a run, delivers its chunks and empties it.
 func (c *chunkReader) readRun(ctx context.Context, r *run, fn func(plain []byte) error) error {
-	return c.readEach(ctx, r, func(_ want, plain []byte, err error) error {
+	return c.readEach(ctx, r, func(w want, plain []byte, err error) error {
+		if errors.Is(err, ErrCorrupt) {
+			plain, err = c.elsewhere(ctx, w, err)
+		}
 		if err != nil {
 			return err
 		}
