@@ -10,7 +10,6 @@ import (
 	"sync/atomic"
 
 	"github.com/jackc/pgx/v5"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/toolboxai/relight"
 	"github.com/toolboxai/relight/repo"
@@ -40,33 +39,9 @@ func newCopier(w *repo.Writer, rules pageRules, progress func(relight.Progress),
 	return &copier{w: w, rules: rules, progress: progress, total: total}
 }
 
-// run walks and copies. The walk keeps ahead of the workers by a bounded number of items.
+// run walks and copies.
 func (c *copier) run(ctx context.Context, n int, walk *scan) error {
-	group, ctx := errgroup.WithContext(ctx)
-	queue := make(chan item, 4*n)
-	walk.fn = func(it item) error {
-		select {
-		case queue <- it:
-			return nil
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-	group.Go(func() error {
-		defer close(queue)
-		return walk.run(ctx)
-	})
-	for range n {
-		group.Go(func() error {
-			for it := range queue {
-				if err := c.take(ctx, it); err != nil {
-					return fmt.Errorf("%s: %w", it.path, err)
-				}
-			}
-			return nil
-		})
-	}
-	return group.Wait()
+	return walk.each(ctx, n, c.take)
 }
 
 func (c *copier) take(ctx context.Context, it item) error {

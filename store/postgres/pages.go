@@ -13,8 +13,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/toolboxai/relight"
 )
 
@@ -53,32 +51,8 @@ type pageVerifier struct {
 }
 
 func (v *pageVerifier) run(ctx context.Context, dir string, catalog uint32, n int, log *slog.Logger) (PageReport, error) {
-	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(n + 1)
-	queue := make(chan item, 4*n)
-	walk := &scan{root: dir, log: log, major: versionOf(dir), catalog: catalog, fn: func(it item) error {
-		select {
-		case queue <- it:
-			return nil
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}}
-	group.Go(func() error {
-		defer close(queue)
-		return walk.run(ctx)
-	})
-	for range n {
-		group.Go(func() error {
-			for it := range queue {
-				if err := v.file(ctx, it); err != nil {
-					return fmt.Errorf("%s: %w", it.path, err)
-				}
-			}
-			return nil
-		})
-	}
-	err := group.Wait()
+	walk := &scan{root: dir, log: log, major: versionOf(dir), catalog: catalog}
+	err := walk.each(ctx, n, v.file)
 	return v.report, err
 }
 
