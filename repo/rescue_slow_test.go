@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -42,6 +43,7 @@ func TestRescueScriptRestoresWithoutRelight(t *testing.T) {
 	if _, err := backup(ctx, m, testTree(40), SnapshotOptions{Kind: "full"}); err != nil {
 		t.Fatal(err)
 	}
+	first := objects(t, root)
 	tree := testTree(41) // shares the small files with the first
 	if _, err := backup(ctx, m, tree, SnapshotOptions{Kind: "full"}); err != nil {
 		t.Fatal(err)
@@ -66,17 +68,43 @@ func TestRescueScriptRestoresWithoutRelight(t *testing.T) {
 	if got, err := os.ReadDir(filepath.Join(out, "wal")); err != nil || len(got) != len(wal) {
 		t.Errorf("%d WAL files, %v", len(got), err)
 	}
-	refuseDamage(t, root, id)
+	refuseDamage(t, root, id, first)
 }
 
-// refuseDamage flips one bit in each kind of object in turn.
-func refuseDamage(t *testing.T, root, id string) {
-	for _, prefix := range []string{"pack/data", "pack/meta", "snap/main"} {
+// damageable are the folders whose objects a restore reads.
+var damageable = []string{"pack/data", "pack/meta", "snap/main"}
+
+// objects lists the objects in the damageable folders of a repository.
+func objects(t *testing.T, root string) map[string]bool {
+	t.Helper()
+	all := map[string]bool{}
+	for _, prefix := range damageable {
 		entries, err := os.ReadDir(filepath.Join(root, prefix))
 		if err != nil {
 			t.Fatal(err)
 		}
-		path := filepath.Join(root, prefix, entries[len(entries)-1].Name())
+		for _, e := range entries {
+			all[filepath.Join(prefix, e.Name())] = true
+		}
+	}
+	return all
+}
+
+// refuseDamage flips one bit in each object that the newest snapshot alone brought, one after the other. An older object
+// may hold, at the bit's place, a chunk that nobody needs any more.
+func refuseDamage(t *testing.T, root, id string, older map[string]bool) {
+	added := map[string][]string{}
+	for object := range objects(t, root) {
+		if !older[object] {
+			added[filepath.Dir(object)] = append(added[filepath.Dir(object)], object)
+		}
+	}
+	if len(added) != len(damageable) || len(added["snap/main"]) != 1 {
+		t.Fatalf("the second snapshot added %v", added)
+	}
+	newest := filepath.Base(added["snap/main"][0]) // two snapshots of one second have no order by name
+	for _, object := range slices.Concat(added["pack/data"], added["pack/meta"], added["snap/main"]) {
+		path := filepath.Join(root, object)
 		b, err := os.ReadFile(path)
 		if err != nil {
 			t.Fatal(err)
@@ -86,22 +114,14 @@ func refuseDamage(t *testing.T, root, id string) {
 		if err := errorsOf(os.Remove(path), os.WriteFile(path, bad, 0o600)); err != nil {
 			t.Fatal(err)
 		}
-		log, err := rescue(t, "--repo", root, "--identity", id, "--store", "main", "--snapshot", newestName(t, root), "--out", t.TempDir())
+		log, err := rescue(t, "--repo", root, "--identity", id, "--store", "main", "--snapshot", newest, "--out", t.TempDir())
 		if err == nil || !strings.Contains(log, "error:") {
-			t.Errorf("a flipped bit in %s went unnoticed: %v\n%s", prefix, err, log)
+			t.Errorf("a flipped bit in %s went unnoticed: %v\n%s", object, err, log)
 		}
 		if err := os.WriteFile(path, b, 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-}
-
-func newestName(t *testing.T, root string) string {
-	entries, err := os.ReadDir(filepath.Join(root, "snap", "main"))
-	if err != nil || len(entries) == 0 {
-		t.Fatal(err)
-	}
-	return entries[len(entries)-1].Name()
 }
 
 func errorsOf(errs ...error) error {
