@@ -25,12 +25,23 @@ type base struct {
 	log   *slog.Logger
 }
 
+// Newest is of the cluster that the store belongs to now: one that it had before serves no log of today.
 func (b base) Newest(ctx context.Context) (relight.Snapshot, bool, error) {
 	all, err := b.meta.Snapshots(ctx, b.name)
-	if err != nil || len(all) == 0 {
+	if err != nil {
 		return relight.Snapshot{}, false, err
 	}
-	return all[len(all)-1].Snapshot, true, nil
+	system, err := b.meta.Cluster(ctx, b.name)
+	if err != nil {
+		return relight.Snapshot{}, false, err
+	}
+	for _, man := range slices.Backward(all) {
+		f, err := postgres.FactsOf(man.Snapshot)
+		if err != nil || system == 0 || f.System == system {
+			return man.Snapshot, true, nil
+		}
+	}
+	return relight.Snapshot{}, false, nil
 }
 
 // Timeline is 0, which no server is on, where the facts cannot be read: then a new backup is due.
@@ -47,7 +58,7 @@ func (b base) Gap(ctx context.Context, s relight.Snapshot) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	gaps, err := b.meta.Gaps(ctx, b.name)
+	gaps, err := b.meta.Gaps(ctx, b.name, f.System)
 	if err != nil {
 		return "", err
 	}

@@ -93,7 +93,7 @@ func (c *checking) body(ctx context.Context, s Sidecar) error {
 }
 
 func (c *checking) holes(ctx context.Context, store string, held map[WALKey][]stretch) error {
-	gaps, err := c.m.Gaps(ctx, store)
+	gaps, err := c.m.GapsOf(ctx, store)
 	if err != nil {
 		return err
 	}
@@ -115,14 +115,14 @@ func (c *checking) holes(ctx context.Context, store string, held map[WALKey][]st
 	return nil
 }
 
-func (c *checking) hole(k WALKey, h stretch, gaps []relight.Gap) {
+func (c *checking) hole(k WALKey, h stretch, gaps []GapOf) {
 	f := Finding{
 		Severity: SeverityError, Object: k.prefix(),
 		What:    fmt.Sprintf("WAL from %s to %s is not there", h.from, h.to),
 		Remains: fmt.Sprintf("points up to %s, and points after the first base backup behind %s", h.from, h.to),
 	}
 	for _, g := range gaps {
-		if g.Timeline == k.Timeline && g.From <= h.from && g.To >= h.to {
+		if g.WALKey == k && g.From <= h.from && g.To >= h.to {
 			f.Severity, f.What = SeverityWarning, f.What+" (announced: "+g.Why+")"
 		}
 	}

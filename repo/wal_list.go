@@ -234,12 +234,14 @@ type GapOf struct {
 	relight.Gap
 }
 
-// Gaps lists the announced gaps of a store.
-func (m *Meta) Gaps(ctx context.Context, store string) ([]relight.Gap, error) {
+// Gaps lists the announced gaps of one cluster of a store: positions of another cluster, which the store may have had before, mean something else.
+func (m *Meta) Gaps(ctx context.Context, store string, system relight.SystemID) ([]relight.Gap, error) {
 	gs, err := m.GapsOf(ctx, store)
 	var out []relight.Gap
 	for _, g := range gs {
-		out = append(out, g.Gap)
+		if g.System == system {
+			out = append(out, g.Gap)
+		}
 	}
 	return out, err
 }

@@ -46,7 +46,7 @@ func TestSameSegmentTwiceIsNoError(t *testing.T) {
 	if got := objectNames(t, st.s, testKey.livePrefix(segmentName(1, 4))); len(got) != 2 {
 		t.Fatalf("objects %v", got)
 	}
-	if g := must(st.writer(st.s).Gaps(t.Context(), "main"))(t); len(g) != 1 || g[0].Why != "slot lost" {
+	if g := must(st.writer(st.s).Gaps(t.Context(), "main", testKey.System))(t); len(g) != 1 || g[0].Why != "slot lost" {
 		t.Fatalf("gaps %v", g)
 	}
 }

@@ -327,7 +327,7 @@ func (r memRepository) Histories(context.Context, string, relight.SystemID) (map
 	return out, nil
 }
 
-func (r memRepository) Gaps(context.Context, string) ([]relight.Gap, error) {
+func (r memRepository) Gaps(context.Context, string, relight.SystemID) ([]relight.Gap, error) {
 	r.sink.mu.Lock()
 	defer r.sink.mu.Unlock()
 	return slices.Clone(r.sink.gaps), nil

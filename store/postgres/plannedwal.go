@@ -77,8 +77,8 @@ func (w *plannedWAL) last() relight.LSN {
 }
 
 // Gaps hides those after the end, as they do not stand in the way.
-func (w *plannedWAL) Gaps(ctx context.Context, store string) ([]relight.Gap, error) {
-	all, err := w.WALRepository.Gaps(ctx, store)
+func (w *plannedWAL) Gaps(ctx context.Context, store string, system relight.SystemID) ([]relight.Gap, error) {
+	all, err := w.WALRepository.Gaps(ctx, store, system)
 	var out []relight.Gap
 	for _, g := range all {
 		if w.within(g.Timeline, g.From) {

@@ -185,7 +185,7 @@ func compareRepository(t *testing.T, srv *pgtest.Server, st blob.Storage, id age
 	for _, n := range whole {
 		said += n
 	}
-	gaps, err := m.Gaps(t.Context(), "main")
+	gaps, err := m.GapsOf(t.Context(), "main")
 	check(t, err)
 	if len(gaps) > 0 {
 		t.Errorf("gaps %v", gaps)

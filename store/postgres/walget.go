@@ -27,7 +27,7 @@ type WALRepository interface {
 	// Histories gives the timeline histories of the store's cluster.
 	Histories(ctx context.Context, store string, system relight.SystemID) (map[relight.TimelineID][]byte, error)
 	// Gaps lists what is known never to come.
-	Gaps(ctx context.Context, store string) ([]relight.Gap, error)
+	Gaps(ctx context.Context, store string, system relight.SystemID) ([]relight.Gap, error)
 }
 
 // WALServerOptions of a WALServer.

@@ -56,7 +56,7 @@ func readCatalog(ctx context.Context, o WALServerOptions) (*walCatalog, error) {
 	if err := c.readHistories(ctx, o); err != nil {
 		return nil, err
 	}
-	if c.gaps, err = o.Repository.Gaps(ctx, o.Store); err != nil {
+	if c.gaps, err = o.Repository.Gaps(ctx, o.Store, o.System); err != nil {
 		return nil, err
 	}
 	for _, dir := range o.Overlays {

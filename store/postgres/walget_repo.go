@@ -35,6 +35,6 @@ func (w readerWAL) Histories(ctx context.Context, store string, system relight.S
 	return texts, nil
 }
 
-func (w readerWAL) Gaps(ctx context.Context, store string) ([]relight.Gap, error) {
-	return w.r.Meta().Gaps(ctx, store)
+func (w readerWAL) Gaps(ctx context.Context, store string, system relight.SystemID) ([]relight.Gap, error) {
+	return w.r.Meta().Gaps(ctx, store, system)
 }
