@@ -136,8 +136,16 @@ func (s *shipper) live(ctx context.Context, st *stretch, key repo.WALKey) error 
 }
 
 // nextLive waits for bytes to ship. to is 0 when the stretch has ended and all of it is durable. A range is left to the
-// complete segment when that is ready and the range is not small beside it.
+// complete segment when that is ready and the range is not small beside it; but no longer than an interval: the upload of a
+// whole segment may be slow or hang, and what was committed since must not wait behind it.
 func (s *shipper) nextLive(ctx context.Context, st *stretch, size relight.LSN) (from, to relight.LSN, err error) {
+	var patience *time.Timer
+	impatient := false
+	defer func() {
+		if patience != nil {
+			patience.Stop()
+		}
+	}()
 	err = s.r.tape.wait(ctx, func() bool {
 		v := s.r.tape.look(st, s.n)
 		from = max(v.durable, v.whole)
@@ -146,7 +154,10 @@ func (s *shipper) nextLive(ctx context.Context, st *stretch, size relight.LSN) (
 		case from >= v.synced:
 			to = 0
 			return v.ended
-		case v.synced >= end && end-from > size/4:
+		case v.synced >= end && end-from > size/4 && !impatient:
+			if patience == nil {
+				patience = time.AfterFunc(s.r.o.LiveInterval, func() { s.r.tape.update(func() { impatient = true }) })
+			}
 			return false // segments() brings it, and then this is asked again
 		}
 		to = min(v.synced, end)
