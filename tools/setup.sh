@@ -3,7 +3,8 @@
 # what to install. A PostgreSQL that it installs comes without the distribution's default server.
 #
 #   tools/setup.sh demo    PostgreSQL
-#   tools/setup.sh test    PostgreSQL, a C compiler (for the race detector), zstd, age, b3sum, python3
+#   tools/setup.sh test    PostgreSQL, a C compiler (for the race detector), zstd, age, b3sum, python3; of the major versions that are
+#                          tested, those that are not installed, in a root of their own (tools/pgroot.sh)
 set -eu
 
 missing=
@@ -32,7 +33,16 @@ test)
 	exit 2
 	;;
 esac
-[ -n "$missing" ] || exit 0
+roots() { # the servers that only the tests use
+	[ "$1" = test ] || return 0
+	here=$(dirname "$0")
+	"$here/pgroot.sh" 15 >/dev/null
+	"$here/pgroot.sh" 17 >/dev/null
+}
+if [ -z "$missing" ]; then
+	roots "$1"
+	exit 0
+fi
 
 root() { # root COMMAND…: run as root
 	if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi
@@ -62,3 +72,4 @@ echo "installing:$missing" >&2
 root env DEBIAN_FRONTEND=noninteractive apt-get -q update >&2
 # shellcheck disable=SC2086 # the list is split on purpose
 root env DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-install-recommends install $missing >&2
+roots "$1"

@@ -8,14 +8,12 @@ package pgtest
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"os/user"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -45,31 +43,6 @@ type Server struct {
 	log  *bytes.Buffer
 }
 
-// BinDir finds the newest installed server binaries; RELIGHT_TEST_PGBIN overrides it.
-func BinDir() (string, error) {
-	if dir := os.Getenv("RELIGHT_TEST_PGBIN"); dir != "" {
-		return dir, nil
-	}
-	found, err := filepath.Glob("/usr/lib/postgresql/*/bin/initdb")
-	if err != nil {
-		return "", err
-	}
-	slices.SortFunc(found, func(a, b string) int { return major(a) - major(b) })
-	if len(found) > 0 {
-		return filepath.Dir(found[len(found)-1]), nil
-	}
-	path, err := exec.LookPath("initdb")
-	if err != nil {
-		return "", errors.New("no PostgreSQL server is installed: apt-get install postgresql")
-	}
-	return filepath.Dir(path), nil
-}
-
-func major(initdb string) int {
-	n, _ := strconv.Atoi(filepath.Base(filepath.Dir(filepath.Dir(initdb))))
-	return n
-}
-
 // Root makes a directory under /tmp, short enough for socket paths, traversable by every user and removed with the test.
 func Root(t testing.TB) string {
 	t.Helper()
@@ -84,11 +57,30 @@ func Root(t testing.TB) string {
 	return dir
 }
 
-// New initialises a server in its own directory, without starting it. Options go to initdb.
+// New initialises a server of the default version in its own directory, without starting it. Options go to initdb.
 func New(t testing.TB, options ...string) *Server {
 	t.Helper()
+	bin, err := BinDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return initialise(t, bin, options)
+}
+
+// NewMajor is New with a server of one of Majors.
+func NewMajor(t testing.TB, major int, options ...string) *Server {
+	t.Helper()
+	bin, err := Binaries(major)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return initialise(t, bin, options)
+}
+
+func initialise(t testing.TB, bin string, options []string) *Server {
+	t.Helper()
 	root := Root(t)
-	s := At(t, root, filepath.Join(root, "data"))
+	s := newServer(t, bin, root, filepath.Join(root, "data"))
 	s.chown(root)
 	args := append([]string{"-D", s.Dir, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "-k", "-N"}, options...)
 	cmd := s.Command(context.Background(), "initdb", args...)
@@ -98,13 +90,19 @@ func New(t testing.TB, options ...string) *Server {
 	return s
 }
 
-// At is a server over an existing data directory, for example a restored one.
+// At is a server over an existing data directory, for example a restored one, with the binaries of the directory's version; over
+// none yet, with the default ones.
 func At(t testing.TB, root, dir string) *Server {
 	t.Helper()
-	bin, err := BinDir()
+	bin, err := binariesFor(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return newServer(t, bin, root, dir)
+}
+
+func newServer(t testing.TB, bin, root, dir string) *Server {
+	t.Helper()
 	s := &Server{Dir: dir, Root: root, BinDir: bin, t: t, sock: filepath.Join(root, "s")}
 	if os.Geteuid() == 0 {
 		s.User = "postgres"
