@@ -16,7 +16,7 @@ import (
 
 func (s *session) keyCommands() *cobra.Command {
 	return group("key", "make recovery keys, and say who may open and who may write",
-		s.keyGenerate(), s.keyList(), s.keyAdd(), s.keyRemove(), s.keyEnrol(), s.keyRefresh(), s.keyRevoke())
+		s.keyGenerate(), s.keyList(), s.keyAdd(), s.keyRemove(), s.keyRotate(), s.keyEnrol(), s.keyRefresh(), s.keyRevoke())
 }
 
 func (s *session) keyGenerate() *cobra.Command {
@@ -129,6 +129,45 @@ func (s *session) keyRemove() *cobra.Command {
 			s.say("refresh every host's credential: relight key refresh FILE --identity …")
 			return nil
 		})
+}
+
+func (s *session) keyRotate() *cobra.Command {
+	c := s.recoverySide("rotate [CREDENTIAL...]", "open a new key epoch for the same recovery keys, and renew hosts' credentials",
+		"relight key rotate --identity recovery.key\n  relight key rotate db1.json db2.json --identity recovery.key", cobra.ArbitraryArgs, s.rotate)
+	c.Long = "Open a new epoch: what is written from then on is sealed to new keys, which the same recovery keys open; what was written before stays as it is and readable.\n" +
+		"Each CREDENTIAL is renewed in place: it gets the new epoch and a new signing key, enrolled beside the host's former one. The former key goes on counting until\n" +
+		"relight key revoke says otherwise. Hosts whose credentials are not given write in the old epoch until relight key refresh."
+	return c
+}
+
+func (s *session) rotate(c *cobra.Command, m *repo.Meta, paths []string) error {
+	held := make([]*repo.Credential, len(paths))
+	for i, path := range paths { // all of them before anything is changed
+		var err error
+		if held[i], err = repo.ReadCredential(path); err != nil {
+			return err
+		}
+		if err := m.Keyring().Refresh(held[i]); err != nil {
+			return err
+		}
+	}
+	k, err := repo.RotateKeys(c.Context(), m)
+	if err != nil {
+		return err
+	}
+	s.say("epoch %d is open for the same recovery keys; what was written before stays readable to them", k.Epoch())
+	for i, path := range paths {
+		made, err := repo.RenewCredential(c.Context(), m, k, held[i])
+		if err != nil {
+			return err
+		}
+		if err := made.Write(path); err != nil {
+			return err
+		}
+		s.say("%s: %s, with a new signing key; it writes in epoch %d from its next start on", path, made, k.Epoch())
+	}
+	s.say("test the offline key: relight repo key-test; refresh the other hosts' credentials: relight key refresh FILE")
+	return nil
 }
 
 func (s *session) keyEnrol() *cobra.Command {

@@ -43,7 +43,8 @@ type Report struct {
 	WAL       int                  `json:"wal_objects"`
 	WALBytes  int64                `json:"wal_bytes"` // sealed
 	Records   int                  `json:"records"`
-	Orphans   int                  `json:"orphan_packs"` // in no index: left by interrupted backups, harmless
+	Orphans   int                  `json:"orphan_packs"`   // in no index: left by interrupted backups, harmless
+	Unneeded  int                  `json:"unneeded_packs"` // that no snapshot needs: of interrupted backups, of expired snapshots, or of ones whose manifest was removed
 	Errors    int                  `json:"errors"`
 	Warnings  int                  `json:"warnings"`
 	Damaged   []relight.SnapshotID `json:"damaged,omitempty"`
@@ -62,17 +63,21 @@ type checking struct {
 	bad    map[packID]string // damaged packs, and what is wrong
 	badIDs map[ChunkID]bool  // damaged chunks in packs that are otherwise whole
 	hurt   map[relight.SnapshotID][]string
+	used   map[packID]bool // packs that a snapshot needs
+	buf    []byte
+
+	refusedMans []string // manifests that do not count
 }
 
 // Check looks at everything in the repository: descriptor, keys, indexes, every pack's bytes, manifests, trees and
 // maps, WAL, and the records. With r it also opens every chunk and every WAL body. Each finding goes to fn; an
 // error means that the check itself could not go on.
 func (m *Meta) Check(ctx context.Context, r *Reader, fn func(Finding)) (Report, error) {
-	c := &checking{m: m, r: r, fn: fn, bad: map[packID]string{}, badIDs: map[ChunkID]bool{}, hurt: map[relight.SnapshotID][]string{}}
+	c := &checking{m: m, r: r, fn: fn, bad: map[packID]string{}, badIDs: map[ChunkID]bool{}, hurt: map[relight.SnapshotID][]string{}, used: map[packID]bool{}, buf: make([]byte, 256<<10)}
 	if r == nil {
 		c.rep.Skipped = append(c.rep.Skipped, "content of data packs", "content of WAL bodies")
 	}
-	for _, phase := range []func(context.Context) error{c.keys, c.indexes, c.packs, c.chunks, c.manifests, c.trees, c.wal, c.records, c.journals} {
+	for _, phase := range []func(context.Context) error{c.keys, c.indexes, c.packs, c.chunks, c.manifests, c.trees, c.wal, c.records, c.journals, c.objects} {
 		if err := phase(ctx); err != nil {
 			return c.rep, fmt.Errorf("check %s: %w", m.name, err)
 		}
@@ -167,7 +172,7 @@ func (c *checking) digest(ctx context.Context, name string) (sum [32]byte, err e
 		return sum, err
 	}
 	h := blake3.New()
-	_, err = io.CopyBuffer(h, struct{ io.Reader }{rc}, make([]byte, 1<<20))
+	_, err = io.CopyBuffer(h, struct{ io.Reader }{rc}, c.buf)
 	h.Sum(sum[:0])
 	return sum, errors.Join(err, rc.Close())
 }
@@ -247,6 +252,7 @@ func (c *checking) manifests(ctx context.Context) error {
 		c.mans = append(c.mans, man)
 	}
 	for _, p := range problems {
+		c.refusedMans = append(c.refusedMans, objectOf(p))
 		c.find(Finding{Severity: SeverityError, Object: objectOf(p), What: p.Error(), Remains: "the store's other snapshots, each restorable by itself"})
 	}
 	c.rep.Snapshots = len(c.mans)
@@ -278,10 +284,14 @@ func (c *checking) tree(ctx context.Context, man Manifest) error {
 			c.touch(man.ID, "its tree needs chunk "+id.String())
 		}
 	}
+	load := func(ctx context.Context, id ChunkID) ([]byte, error) {
+		c.lost(id) // notes its pack
+		return r.load(ctx, id)
+	}
 	n := int64(0)
-	err = eachLine(&treeReader{ctx: ctx, load: r.load, ids: man.Tree}, func(e Entry, _ []byte) error {
+	err = eachLine(&treeReader{ctx: ctx, load: load, ids: man.Tree}, func(e Entry, _ []byte) error {
 		n++
-		ids := newIDCursor(e, r.load)
+		ids := newIDCursor(e, load)
 		for {
 			id, ok, err := ids.next(ctx)
 			if errors.Is(err, ErrCorrupt) || errors.Is(err, errMap) {
@@ -309,6 +319,9 @@ func (c *checking) tree(ctx context.Context, man Manifest) error {
 // lost says that a chunk cannot be read, as far as this check has seen.
 func (c *checking) lost(id ChunkID) bool {
 	at, err := c.x.find(id)
+	if err == nil {
+		c.used[at.pack.id] = true
+	}
 	if err != nil || c.badIDs[id] {
 		return true
 	}
@@ -346,6 +359,11 @@ func (c *checking) conclude() {
 			c.rep.Untouched = append(c.rep.Untouched, man.ID)
 		} else {
 			c.rep.Damaged = append(c.rep.Damaged, man.ID)
+		}
+	}
+	for i, p := range c.x.st.packs {
+		if c.x.there[i] && !c.used[p.id] {
+			c.rep.Unneeded++
 		}
 	}
 	for _, id := range c.rep.Damaged {

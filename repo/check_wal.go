@@ -7,7 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
+	"strconv"
+	"strings"
+	"time"
 
 	"github.com/toolboxai/relight"
 	"github.com/toolboxai/relight/blob"
@@ -31,6 +35,10 @@ func (c *checking) wal(ctx context.Context) error {
 }
 
 func (c *checking) storeWAL(ctx context.Context, store string) error {
+	before, err := c.walNames(ctx, store)
+	if err != nil {
+		return err
+	}
 	problems, err := c.m.WALProblems(ctx, store)
 	if err != nil {
 		return err
@@ -40,11 +48,16 @@ func (c *checking) storeWAL(ctx context.Context, store string) error {
 		c.find(Finding{Severity: SeverityError, Object: objectOf(p), What: p.Error(), Remains: remains})
 	}
 	held := map[WALKey][]stretch{}
+	bodies := map[string]bool{}
+	lines := map[WALKey]bool{} // whose history is there
 	err = c.m.Sidecars(ctx, store, func(k WALKey, s Sidecar, live bool) error {
 		c.rep.WAL++
 		c.rep.WALBytes += s.Stored
+		bodies[s.Body] = true
 		if s.End > s.Start {
 			held[k] = append(held[k], stretch{s.Start, s.End})
+		} else {
+			lines[k] = true
 		}
 		err := c.body(ctx, s)
 		if live && errors.Is(err, ErrCorrupt) && c.swept(ctx, k, s) {
@@ -59,7 +72,101 @@ func (c *checking) storeWAL(ctx context.Context, store string) error {
 	if err != nil {
 		return err
 	}
+	c.loose(ctx, before, bodies, problems)
+	c.lines(before, held, lines, problems)
+	c.ends(before, held)
 	return c.holes(ctx, store, held)
+}
+
+// walSeen is what lay in a store's WAL before its sidecars were read.
+type walSeen struct {
+	bodies  map[string]time.Time // and when the storage received them
+	newest  time.Time
+	covered map[WALKey]relight.LSN
+	cluster bool // a record says which cluster the store belongs to
+}
+
+func (c *checking) walNames(ctx context.Context, store string) (walSeen, error) {
+	s := walSeen{bodies: map[string]time.Time{}, covered: map[WALKey]relight.LSN{}}
+	var systems []relight.SystemID
+	err := c.m.storage.List(ctx, walPrefix(store), func(i blob.Info) error {
+		switch kindOfWAL(i.Name) {
+		case "body":
+			s.bodies[i.Name] = i.Modified
+		case "cluster":
+			s.cluster = true
+		case "coverage":
+			if n, err := strconv.ParseUint(strings.Split(i.Name, "/")[2], 10, 64); err == nil {
+				systems = append(systems, relight.SystemID(n))
+			}
+		}
+		s.newest = later(s.newest, i.Modified)
+		return nil
+	})
+	if err != nil {
+		return s, fmt.Errorf("list: %w", notAbsent(err))
+	}
+	for _, system := range systems {
+		p, err := c.m.Coverage(ctx, store, system)
+		if err != nil {
+			return s, err
+		}
+		s.covered[WALKey{Store: store, System: system, Timeline: p.Timeline}] = p.LSN
+	}
+	return s, nil
+}
+
+// looseAfter is how long a body may wait for its sidecar, by the storage's clock, before that is worth a word.
+const looseAfter = time.Minute
+
+// loose finds bodies without a sidecar: of a writer that died, or of a sidecar that was removed.
+func (c *checking) loose(ctx context.Context, before walSeen, bodies map[string]bool, problems []error) {
+	bad := map[string]bool{}
+	for _, p := range problems {
+		bad[strings.TrimSuffix(objectOf(p), metaSuffix)] = true
+	}
+	for _, name := range slices.Sorted(maps.Keys(before.bodies)) {
+		base := strings.TrimSuffix(name, "."+lastElement(name, "."))
+		if bodies[name] || bad[base] || bad[name] || before.newest.Sub(before.bodies[name]) < looseAfter {
+			continue
+		}
+		if _, err := c.m.storage.Stat(ctx, name); errors.Is(err, blob.ErrNotFound) {
+			continue // swept since
+		}
+		c.find(Finding{Severity: SeverityWarning, Object: name, What: "a WAL body without its sidecar " + base + metaSuffix + ": a writer died before it could store it, or somebody removed it",
+			Remains: "all WAL that has its sidecars; what is missing without this one is reported as a hole. Put back from a mirror, the sidecar makes the body count"})
+	}
+}
+
+// lines finds timelines whose history is lost: recovery could not tell which way leads to them.
+func (c *checking) lines(before walSeen, held map[WALKey][]stretch, lines map[WALKey]bool, problems []error) {
+	for k := range held {
+		if !before.cluster {
+			before.cluster = true // once is enough
+			c.find(Finding{Severity: SeverityWarning, Object: clusterPrefix(k.Store) + "1", What: "there is WAL, and no record of the cluster that it belongs to",
+				Remains: "every point; the next writer decides which cluster's WAL is taken"})
+		}
+		name := walName{WALKey: k, class: walHistory, name: historyName(k.Timeline)}.sidecar()
+		known := slices.ContainsFunc(problems, func(p error) bool { return strings.Contains(p.Error(), k.prefix()+historyName(k.Timeline)) })
+		if k.Timeline > 1 && !lines[k] && !known {
+			c.find(Finding{Severity: SeverityError, Object: name, What: fmt.Sprintf("the history of timeline %d is missing although its WAL is there", k.Timeline),
+				Remains: "points on the timelines before it; put back from a mirror, or from a server's pg_wal, the history opens this one"})
+		}
+	}
+}
+
+// ends finds WAL that was there, as its writer recorded, and is not any more.
+func (c *checking) ends(before walSeen, held map[WALKey][]stretch) {
+	for k, upTo := range before.covered {
+		var end relight.LSN
+		for _, s := range held[k] {
+			end = max(end, s.to)
+		}
+		if end < upTo {
+			c.find(Finding{Severity: SeverityError, Object: k.prefix(), What: fmt.Sprintf("WAL was held here up to %s, as its writer recorded, and it ends at %s", upTo, end),
+				Remains: fmt.Sprintf("points up to %s", end)})
+		}
+	}
 }
 
 // swept says that a live range was superseded while it was looked at: its sidecar goes first.

@@ -41,11 +41,15 @@ func (s *sink) Cover(ctx context.Context, k WALKey, p relight.Point) error {
 	return nil
 }
 
-// Coverage is the newest record of Cover, the zero Point if there is none. It counts for a recovery only if that
-// reaches the record's position on its timeline.
+// Coverage is the newest record of Cover, the zero Point if there is none that counts: it only says more exactly how much was lost, so a
+// damaged one must not stop a recovery. It counts for a recovery only if that reaches the record's position on its timeline.
 func (m *Meta) Coverage(ctx context.Context, store string, system relight.SystemID) (relight.Point, error) {
 	var p relight.Point
 	_, err := m.getSigned(ctx, "beat", coverageName(store, system), &p)
+	if errors.Is(err, ErrRefused) || errors.Is(err, ErrCorrupt) {
+		m.log.WarnContext(ctx, "the record of how far the WAL is covered does not count", "repository", m.name, "err", err)
+		return relight.Point{}, nil
+	}
 	if errors.Is(err, blob.ErrNotFound) {
 		return relight.Point{}, nil
 	}

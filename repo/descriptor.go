@@ -47,6 +47,12 @@ func (d Descriptor) LiveEvery() time.Duration {
 // ReadDescriptor reads the descriptor without any key. It proves nothing: compare the fingerprint.
 func ReadDescriptor(ctx context.Context, s blob.Storage) (Descriptor, error) {
 	b, err := getAll(ctx, s, descriptorName, 64<<10)
+	if errors.Is(err, blob.ErrNotFound) && hasKeys(ctx, s) {
+		return Descriptor{}, &relight.Error{
+			Op: "open repository", Subject: s.String(), Code: relight.CodeVerification, Err: corrupt(descriptorName, "it is missing although keys of a repository are there"),
+			Hint: "put it back from a mirror, or write it as the rescue kit prints it: all that it says is public",
+		}
+	}
 	if errors.Is(err, blob.ErrNotFound) {
 		return Descriptor{}, &relight.Error{
 			Op: "open repository", Subject: s.String(), Code: relight.CodeUsage, Err: fmt.Errorf("there is no repository here: %w", err),
@@ -61,6 +67,13 @@ func ReadDescriptor(ctx context.Context, s blob.Storage) (Descriptor, error) {
 		return Descriptor{}, usage("open repository", s.String(), "check that the address is that of a relight repository of this version", "%w", err)
 	}
 	return d, nil
+}
+
+// hasKeys says whether a repository's epoch was opened here. An interrupted init leaves one too; there is nothing to lose then.
+func hasKeys(ctx context.Context, s blob.Storage) bool {
+	found := false
+	_ = s.List(ctx, hostPrefix, func(blob.Info) error { found = true; return nil }) // a hint only: what fails here has failed already
+	return found
 }
 
 func parseDescriptor(b []byte) (Descriptor, error) {

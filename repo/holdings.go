@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/toolboxai/relight"
+	"github.com/toolboxai/relight/blob"
 )
 
 // walFacts are the members of a manifest's facts that say which WAL a snapshot needs, whatever its store. A store that has no WAL
@@ -136,23 +137,35 @@ func (m *Meta) heldLines(ctx context.Context, store string, h *storeHoldings) er
 // expiredPrefix is where it is on record which WAL of a timeline retention removed: it is then no hole.
 func (k WALKey) expiredPrefix() string { return k.prefix() + "expired/" }
 
-// Expired lists which WAL of a timeline retention has removed, in order.
+// expired lists which WAL of a timeline retention has removed, in order. A record that is refused or damaged does not count, and hides no other.
 func (m *Meta) expired(ctx context.Context, k WALKey) ([]stretch, []string, error) {
+	var found []string
+	err := m.storage.List(ctx, k.expiredPrefix(), func(i blob.Info) error { found = append(found, i.Name); return nil })
+	if err != nil {
+		return nil, nil, fmt.Errorf("list expired WAL: %w", notAbsent(err))
+	}
 	var out []stretch
 	var names []string
-	err := m.Records(ctx, "expired", k.expiredPrefix(), func(s Signed) error {
-		var g relight.Gap
-		if err := errors.Join(m.mayRetain(s), s.decode(&g)); err != nil {
-			return err
+	for _, name := range found {
+		g, err := m.expiredRecord(ctx, name)
+		switch {
+		case err == nil:
+			out, names = append(out, stretch{g.From, g.To}), append(names, name)
+		case errors.Is(err, ErrRefused), errors.Is(err, ErrCorrupt):
+			m.log.WarnContext(ctx, "a record of expired WAL does not count", "err", err)
+		case !errors.Is(err, blob.ErrNotFound): // joined into another since it was listed
+			return nil, nil, fmt.Errorf("read expired WAL: %w", err)
 		}
-		out, names = append(out, stretch{g.From, g.To}), append(names, s.Name)
-		return nil
-	})
-	if err != nil && (errors.Is(err, ErrRefused) || errors.Is(err, ErrCorrupt)) {
-		m.log.WarnContext(ctx, "a record of expired WAL does not count", "err", err)
-		err = nil
 	}
-	return out, names, err
+	return out, names, nil
+}
+
+func (m *Meta) expiredRecord(ctx context.Context, name string) (g relight.Gap, err error) {
+	s, err := m.getSigned(ctx, "expired", name, &g)
+	if err == nil {
+		err = m.mayRetain(s)
+	}
+	return g, err
 }
 
 // expire puts on record that retention removes WAL of a timeline, and joins the records of before.

@@ -240,14 +240,58 @@ func (c *checking) journals(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return inOrder(ctx, c.m.o.Workers, names, c.m.checkJournalObject, func(j journalObject) error {
+	err = inOrder(ctx, c.m.o.Workers, names, c.m.checkJournalObject, func(j journalObject) error {
 		if j.problem == nil {
 			c.rep.Records++
 			return nil
 		}
-		c.find(Finding{Severity: SeverityWarning, Object: j.name, What: j.problem.Error(), Remains: "the data itself, and what other records say of the journal"})
+		c.find(Finding{Severity: SeverityWarning, Object: j.name, What: j.problem.Error(), Remains: remainsOfJournal})
 		return nil
 	})
+	if err != nil {
+		return err
+	}
+	return c.journalHoles(names)
+}
+
+const remainsOfJournal = "the data itself, and what other records say of the journal"
+
+// journalHoles finds stretches that are not there: before others, or before what an anchor covers.
+func (c *checking) journalHoles(names []string) error {
+	stretches, anchored := map[JournalID][]JournalSegment{}, map[JournalID]int64{}
+	for _, name := range names {
+		s, ok := parseJournalName(name)
+		switch {
+		case ok && s.Last > 0:
+			stretches[s.JournalID] = append(stretches[s.JournalID], s)
+		case ok:
+			seq, err := strconv.ParseInt(lastElement(name, "/"), 10, 64)
+			if err != nil {
+				return fmt.Errorf("anchor %s: %w", name, err)
+			}
+			anchored[s.JournalID] = max(anchored[s.JournalID], seq)
+		}
+	}
+	missing := func(j JournalID, from, to int64) {
+		c.find(Finding{Severity: SeverityWarning, Object: j.prefix(), What: fmt.Sprintf("events %d to %d of the journal are not there", from, to), Remains: remainsOfJournal})
+	}
+	for j, all := range stretches {
+		next := int64(1)
+		for _, s := range chainOf(all) {
+			if s.First > next {
+				missing(j, next, s.First-1)
+			}
+			next = s.Last + 1
+		}
+		if anchored[j] >= next {
+			missing(j, next, anchored[j])
+		}
+		delete(anchored, j)
+	}
+	for j, seq := range anchored {
+		missing(j, 1, seq)
+	}
+	return nil
 }
 
 // journalObject is an anchor or a stretch, and why it does not count.

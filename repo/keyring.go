@@ -28,6 +28,7 @@ type Keyring struct {
 	current    int
 	missing    []int    // epochs that the identities at hand do not open
 	opened     []string // recipients whose wrapping was opened
+	problems   []error  // wrappings that should have opened
 }
 
 // epochKeys are the keys of one epoch.

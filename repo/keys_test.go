@@ -402,3 +402,45 @@ func TestSingleHostIsExplicit(t *testing.T) {
 		t.Fatal("single-host mode does not read")
 	}
 }
+
+func TestRotateKeys(t *testing.T) {
+	t.Parallel()
+	st := newStand(t)
+	ok(t, putSegment(t.Context(), st.writer(st.s).Sink("main"), testKey, 3))
+	_, err := RotateKeys(t.Context(), st.writer(st.s))
+	wantError(t, err, "only the recovery side")
+	must(KeyTest(t.Context(), st.s, st.options(), st.id))(t)
+	m := st.recovery(st.s)
+	k := must(RotateKeys(t.Context(), m))(t)
+	made := must(RenewCredential(t.Context(), m, k, st.init.Credential))(t)
+	if k.Epoch() != 2 || len(must(m.Recipients(t.Context()))(t)) != 1 {
+		t.Fatalf("epoch %d", k.Epoch())
+	}
+	if last, _, err := m.LastKeyTest(t.Context()); err != nil || last.Covers(2) {
+		t.Fatalf("the new epoch passes for tested: %+v, %v", last, err)
+	}
+	old := st.writer(st.s) // a process that was not started anew goes on
+	ok(t, putSegment(t.Context(), old.Sink("main"), testKey, 4))
+	former := *st.init.Credential
+	st.init.Credential = made
+	w := st.writer(st.s)
+	if w.Keyring().Epoch() != 2 || bytes.Equal(w.Keyring().signer, old.Keyring().signer) {
+		t.Fatal("the credential is not renewed")
+	}
+	ok(t, putSegment(t.Context(), w.Sink("main"), testKey, 5))
+	rd := must(st.recovery(st.s).Reader())(t)
+	for no := 3; no <= 5; no++ {
+		ok(t, rd.WALSegment(t.Context(), testKey, segmentName(1, no), io.Discard))
+	}
+	stolen := must(Open(t.Context(), st.s, must(former.Keyring())(t), st.options()))(t)
+	if _, err := stolen.sidecar(t.Context(), walName{WALKey: testKey, class: walSegment, name: segmentName(1, 5)}); err == nil {
+		t.Fatal("the former credential reads what the new epoch sealed")
+	}
+	other := newStand(t)
+	_, err = RenewCredential(t.Context(), m, k, other.init.Credential)
+	wantError(t, err, "not for repository")
+	rep, err := st.recovery(st.s).Check(t.Context(), nil, func(f Finding) { t.Errorf("finding %+v", f) })
+	if err != nil || rep.Errors+rep.Warnings != 0 {
+		t.Fatalf("%+v, %v", rep, err)
+	}
+}

@@ -123,8 +123,13 @@ func (m *Meta) leaseObjects(ctx context.Context, what string, fn func(name strin
 
 // awaitSilence returns nil when the lease was released, or when its holder was silent for its TTL.
 func (m *Meta) awaitSilence(ctx context.Context, what string, epoch int64, sameHost bool) error {
-	var held leaseRecord
+	held := leaseRecord{Host: "unknown", At: m.now()}
 	signed, err := m.getSigned(ctx, "lease", leaseName(what, epoch), &held)
+	if unreadable(err) {
+		// A damaged or forged lease must not hold for ever. Nobody knows its TTL: the longest there is will do.
+		m.log.WarnContext(ctx, "a lease cannot be read; it is waited out", "lease", what, "err", err)
+		held, err = leaseRecord{Host: "unknown", At: m.now(), TTL: longestTTL}, nil
+	}
 	if err != nil {
 		return fmt.Errorf("read lease %s: %w", what, err)
 	}
@@ -147,19 +152,29 @@ func (m *Meta) awaitSilence(ctx context.Context, what string, epoch int64, sameH
 		if next.Released {
 			return nil
 		}
-		if next.Beat != first.Beat {
+		if next.Beat != first.Beat && next.Beat >= 0 {
 			return heldError(what, held)
 		}
 	}
 	return nil
 }
 
-// readBeat reads a heartbeat; a holder that has not yet beaten is at beat 0.
+// longestTTL is no shorter than any lease's.
+const longestTTL = 5 * time.Minute
+
+func unreadable(err error) bool { return errors.Is(err, ErrRefused) || errors.Is(err, ErrCorrupt) }
+
+// readBeat reads a heartbeat; a holder that has not yet beaten is at beat 0, one whose heartbeat cannot be read at -1: if he lives,
+// his next one can.
 func (m *Meta) readBeat(ctx context.Context, what string, epoch int64) (leaseBeat, error) {
 	var b leaseBeat
 	_, err := m.getSigned(ctx, "beat", beatName(what, epoch), &b)
 	if errors.Is(err, blob.ErrNotFound) {
 		return leaseBeat{Epoch: epoch}, nil
+	}
+	if unreadable(err) {
+		m.log.WarnContext(ctx, "a heartbeat cannot be read", "lease", what, "err", err)
+		return leaseBeat{Epoch: epoch, Beat: -1}, nil
 	}
 	if err != nil {
 		return b, fmt.Errorf("read heartbeat of lease %s: %w", what, err)
@@ -218,7 +233,7 @@ func (m *Meta) takeLease(ctx context.Context, what string, epoch int64, ttl time
 func (m *Meta) heldBy(ctx context.Context, what string, epoch int64) error {
 	held := leaseRecord{Host: "unknown", At: m.now()}
 	_, err := m.getSigned(ctx, "lease", leaseName(what, epoch), &held)
-	if err != nil && !errors.Is(err, blob.ErrNotFound) {
+	if err != nil && !errors.Is(err, blob.ErrNotFound) && !unreadable(err) {
 		return fmt.Errorf("read lease %s: %w", what, err)
 	}
 	return heldError(what, held)

@@ -124,6 +124,43 @@ func RemoveRecipient(ctx context.Context, m *Meta, r Recipient) (*Keyring, error
 	return k, nil
 }
 
+// RotateKeys opens a new epoch for the recipients that there are, and gives the recovery side's keyring with it. What was written before stays
+// sealed to the former epochs, and hosts write in theirs until their credentials are renewed (RenewCredential).
+func RotateKeys(ctx context.Context, m *Meta) (*Keyring, error) {
+	if err := m.needRoot("rotate keys", m.name); err != nil {
+		return nil, err
+	}
+	if len(m.keys.missing) > 0 {
+		return nil, usage("rotate keys", m.name, "use an identity that opens all epochs", "the identity at hand does not open epochs %v", m.keys.missing)
+	}
+	rs, err := m.Recipients(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if len(rs) == 0 {
+		return nil, &relight.Error{Op: "rotate keys", Subject: m.name, Code: relight.CodeVerification, Err: errors.New("no record names a recovery recipient"),
+			Hint: "put the records under " + recipientPrefix + " back from a mirror, or add a recipient; what is damaged is named by relight repo check"}
+	}
+	k, err := m.nextEpoch(ctx, rs)
+	if err != nil {
+		return nil, fmt.Errorf("rotate keys: %w", err)
+	}
+	return k, nil
+}
+
+// RenewCredential gives a host the keys of k, the recovery side's, and a signing key of its own making that is enrolled beside the former one: what
+// the host signed before goes on counting.
+func RenewCredential(ctx context.Context, m *Meta, k *Keyring, held *Credential) (*Credential, error) {
+	if held.f.Repository != k.repository {
+		return nil, usage("renew", "credential", "check which repository the credential is for", "%s is not for repository %.8s", held, k.repository)
+	}
+	c, err := enrol(ctx, m.storage, k, held.f.Host, held.f.Role, m.now(), m.rand)
+	if err != nil {
+		return nil, fmt.Errorf("renew the credential of %s: %w", held.f.Host, err)
+	}
+	return c, m.reloadTrust(ctx)
+}
+
 // nextEpoch opens an epoch for the given recipients.
 func (m *Meta) nextEpoch(ctx context.Context, rs []Recipient) (*Keyring, error) {
 	records, err := readEpochs(ctx, m.storage, m.desc)

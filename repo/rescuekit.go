@@ -2,6 +2,7 @@ package repo
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
@@ -68,6 +69,9 @@ func (k *kit) where(b *strings.Builder, facts []KitFact) {
 	line("name in the estate", "%s", k.m.name)
 	line("id", "%s", d.ID)
 	line("fingerprint", "%s   (compare: a forged repository has another one)", d.Fingerprint())
+	if b, err := json.Marshal(d); err == nil {
+		line("descriptor", "%s   (relight.json, should it be lost)", b)
+	}
 	line("format", "%d, made %s", d.Format, d.Created.Format("2006-01-02"))
 	if d.SingleHost {
 		line("single host", "yes: the protected host can read its own backups")

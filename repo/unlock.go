@@ -119,6 +119,7 @@ func (u *unlocking) finish() (*Keyring, error) {
 			u.k.missing = append(u.k.missing, e)
 		}
 	}
+	u.k.problems = u.bad
 	slices.Sort(u.k.missing)
 	slices.Sort(u.k.opened)
 	u.k.opened = slices.Compact(u.k.opened)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/toolboxai/relight"
@@ -254,22 +255,55 @@ func (m *Meta) GapsOf(ctx context.Context, store string) ([]GapOf, error) {
 	}
 	var names []string
 	for n := range l.objects {
-		if strings.Contains(n, "/gap/") {
+		if kindOfWAL(n) == "gap" {
 			names = append(names, n)
 		}
 	}
 	slices.Sort(names)
 	var out []GapOf
 	for _, n := range names {
-		var g relight.Gap
-		if _, err := m.getSigned(ctx, "gap", n, &g); err != nil {
-			return nil, fmt.Errorf("read the announced gaps of store %s: %w", store, notAbsent(err))
+		g, err := m.gapOf(ctx, n)
+		if errors.Is(err, blob.ErrNotFound) {
+			continue
 		}
-		k := WALKey{Store: store, Timeline: g.Timeline}
-		if _, err := fmt.Sscanf(n, "wal/"+store+"/%d/", &k.System); err != nil {
-			return nil, refused(n, "it lies in no cluster's place")
+		if err != nil {
+			return nil, fmt.Errorf("read the announced gaps of store %s: %w", store, err)
 		}
-		out = append(out, GapOf{WALKey: k, Gap: g})
+		out = append(out, g)
 	}
 	return out, nil
+}
+
+// gapOf reads one gap record. One that is refused or damaged still says in its name what is missing; that it cannot be believed must
+// neither hide a gap nor stop a recovery that needs nothing of it, so the reason tells.
+func (m *Meta) gapOf(ctx context.Context, name string) (GapOf, error) {
+	k, from, to, ok := parseRangeName(name)
+	if !ok {
+		return GapOf{}, refused(name, "no gap record has such a name")
+	}
+	g := GapOf{WALKey: k}
+	_, err := m.getSigned(ctx, "gap", name, &g.Gap)
+	if err == nil && (g.Gap.Timeline != k.Timeline || g.From != from || g.To != to) {
+		err = refused(name, "it describes %s to %s of timeline %d", g.From, g.To, g.Gap.Timeline)
+	}
+	if errors.Is(err, ErrRefused) || errors.Is(err, ErrCorrupt) {
+		m.log.WarnContext(ctx, "an announced gap is known by its name only", "repository", m.name, "err", err)
+		g.Gap, err = relight.Gap{Timeline: k.Timeline, From: from, To: to, Why: "its record cannot be read: " + err.Error()}, nil
+	}
+	return g, err
+}
+
+// parseRangeName reads the name of a gap record or of one of expired WAL.
+func parseRangeName(name string) (k WALKey, from, to relight.LSN, ok bool) {
+	e := strings.Split(name, "/")
+	if len(e) != 6 || e[0] != "wal" {
+		return k, 0, 0, false
+	}
+	system, err := strconv.ParseUint(e[2], 10, 64)
+	tli, ok1 := parseUpperHex(e[3], 8)
+	begin, end, _ := strings.Cut(e[5], "-")
+	a, ok2 := parseUpperHex(begin, 16)
+	b, ok3 := parseUpperHex(end, 16)
+	k = WALKey{Store: e[1], System: relight.SystemID(system), Timeline: relight.TimelineID(tli)}
+	return k, relight.LSN(a), relight.LSN(b), err == nil && ok1 && ok2 && ok3 && a < b
 }

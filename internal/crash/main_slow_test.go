@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"testing"
 	"time"
 )
@@ -21,6 +22,14 @@ var (
 
 func TestMain(m *testing.M) {
 	flag.Parse()
+	if given := os.Getenv("RELIGHT_CRASH_SEED"); given != "" && *seed == 0 {
+		n, err := strconv.ParseUint(given, 10, 64)
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "RELIGHT_CRASH_SEED:", err)
+			os.Exit(2)
+		}
+		*seed = n
+	}
 	os.Exit(run(m))
 }
 
@@ -28,7 +37,7 @@ func run(m *testing.M) int {
 	if *seed == 0 {
 		*seed = uint64(time.Now().UnixNano())
 	}
-	fmt.Printf("crash suite: -seed=%d\n", *seed)
+	fmt.Printf("crash suite: RELIGHT_CRASH_SEED=%d repeats this run\n", *seed)
 	dir, err := os.MkdirTemp("/tmp", "rlcrash-bin-") // PostgreSQL's user must reach it
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
