@@ -40,10 +40,25 @@ func (a *App) Engine(ctx context.Context, o EngineOptions) (*runbook.Engine, err
 	if err != nil {
 		return nil, err
 	}
+	e, err := a.Estate()
+	if err != nil {
+		return nil, err
+	}
 	l := &runLeases{j: j}
-	return runbook.New(runbook.Config{Log: runLog{j: j, lease: l.current}, Actions: actions, Runner: a.Host(), Person: o.Person, Leases: l, Approvers: approvers,
+	return runbook.New(runbook.Config{Approved: func(_ context.Context, rb *runbook.Runbook) error { return a.MayRun(rb, rb.Name) },
+		SignedOnly: e.SignedOnly,
+		Log:        runLog{j: j, lease: l.current}, Actions: actions, Runner: a.Host(), Person: o.Person, Leases: l, Approvers: approvers,
 		Redact: func(text string) string { return string(a.redactor.Redact([]byte(text))) },
 		Watch:  o.Watch, Progress: o.Progress, Host: j.Host(), Now: a.o.Now, Logger: a.o.Log})
+}
+
+// MayRun refuses a runbook that was not approved for real runs; name is how the user calls it.
+func (a *App) MayRun(rb *runbook.Runbook, name string) error {
+	g, err := a.Gate()
+	if err != nil {
+		return err
+	}
+	return g.Check(rb, name)
 }
 
 // approvers reads who may sign approvals. Without a file nobody is enrolled, and an approval is only asserted.

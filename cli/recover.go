@@ -34,7 +34,7 @@ func (s *session) recoverCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return s.begin(c.Context(), rb, f)
+		return s.begin(c.Context(), rb, rb.Name, f)
 	}
 	return c
 }

@@ -59,13 +59,13 @@ func (s *session) runStart() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return s.begin(c.Context(), rb, f)
+		return s.begin(c.Context(), rb, args[0], f)
 	}
 	return c
 }
 
-// begin starts rb and follows it to its end or to the next person.
-func (s *session) begin(ctx context.Context, rb *runbook.Runbook, f runFlags) error {
+// begin starts rb, which the user calls name, and follows it to its end or to the next person.
+func (s *session) begin(ctx context.Context, rb *runbook.Runbook, name string, f runFlags) error {
 	o, err := s.startOptions(f)
 	if err != nil {
 		return err
@@ -82,6 +82,9 @@ func (s *session) begin(ctx context.Context, rb *runbook.Runbook, f runFlags) er
 				return serr
 			}
 		}
+		return err
+	}
+	if err := s.a.MayRun(rb, name); err != nil {
 		return err
 	}
 	if err := s.header("run"); err != nil {

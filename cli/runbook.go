@@ -12,7 +12,7 @@ import (
 )
 
 func (s *session) runbookCommands() *cobra.Command {
-	return group("runbook", "read, check and plan runbooks", s.runbookList(), s.runbookLint(), s.runbookShow(), s.runbookPlan())
+	return group("runbook", "read, check, plan and approve runbooks", s.runbookList(), s.runbookLint(), s.runbookShow(), s.runbookPlan(), s.runbookApprove())
 }
 
 func (s *session) runbookList() *cobra.Command {
@@ -25,6 +25,10 @@ func (s *session) runbookList() *cobra.Command {
 		if err := s.header("runbooks"); err != nil {
 			return err
 		}
+		gate, err := s.a.Gate()
+		if err != nil {
+			return err
+		}
 		var rows [][]string
 		for _, name := range slices.Sorted(maps.Keys(all)) {
 			rb, err := s.a.Runbook(name)
@@ -32,19 +36,26 @@ func (s *session) runbookList() *cobra.Command {
 				return err
 			}
 			if s.json {
-				if err := s.print(rb); err != nil {
+				if err := s.print(runbookView{rb, rb.Hash, gate.Standing(rb)}); err != nil {
 					return err
 				}
 				continue
 			}
-			rows = append(rows, []string{rb.Name, rb.Priority, rb.Objective.RTO.String(), rb.Objective.RPO.String(), rb.Title})
+			rows = append(rows, []string{rb.Name, rb.Priority, rb.Objective.RTO.String(), rb.Objective.RPO.String(), rb.Title, gate.Standing(rb).String()})
 		}
 		if s.json {
 			return nil
 		}
-		return s.table([]string{"RUNBOOK", "PRIORITY", "RTO", "RPO", "TITLE"}, rows)
+		return s.table([]string{"RUNBOOK", "PRIORITY", "RTO", "RPO", "TITLE", "APPROVED"}, rows)
 	}
 	return c
+}
+
+// runbookView is a runbook as printed: with its hash, and whether real runs may execute it.
+type runbookView struct {
+	*runbook.Runbook
+	Hash     string           `json:"hash"`
+	Approval runbook.Standing `json:"approval"`
 }
 
 func (s *session) runbookLint() *cobra.Command {
@@ -110,10 +121,16 @@ func (s *session) runbookShow() *cobra.Command {
 		if err != nil {
 			return err
 		}
+		gate, err := s.a.Gate()
+		if err != nil {
+			return err
+		}
+		standing := gate.Standing(rb)
 		if s.json {
-			return s.print(rb)
+			return s.print(runbookView{rb, rb.Hash, standing})
 		}
 		s.say("%s", strings.TrimRight(runbook.Show(rb), "\n"))
+		s.say("\nhash %s\napproved: %s", rb.Hash, standing)
 		return nil
 	}
 	return c

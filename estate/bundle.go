@@ -37,6 +37,9 @@ func (e *Estate) Pack(resolve func(reference string) (string, error)) (Bundle, e
 	if e.Approvers != "" {
 		paths = append(paths, e.Approvers)
 	}
+	if _, err := os.Stat(e.Approvals()); err == nil {
+		paths = append(paths, e.Approvals())
+	}
 	for _, dir := range e.Runbooks {
 		found, err := filepath.Glob(filepath.Join(dir, "*.md"))
 		if err != nil {

@@ -31,7 +31,11 @@ type Estate struct {
 	Contacts     Contacts
 	Secrets      map[string]string // name → reference
 	Approvers    string            // file of people who may sign approvals, as OpenSSH's allowed_signers; "" for none
+	SignedOnly   bool              // an approval without a signature does not count
 }
+
+// Approvals is the file that decisions about runbooks are kept in. It lies beside relight.yaml, so that it comes back with it.
+func (e *Estate) Approvals() string { return filepath.Join(e.Directory, "approvals.json") }
 
 // Repository is a place that snapshots and WAL go to.
 type Repository struct {

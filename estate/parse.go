@@ -28,6 +28,7 @@ type file struct {
 	Contacts     Contacts                  `yaml:"contacts"`
 	Secrets      map[string]string         `yaml:"secrets"`
 	Approvers    string                    `yaml:"approvers"`
+	SignedOnly   bool                      `yaml:"signed_approvals"`
 }
 
 type repositoryFile struct {
@@ -132,7 +133,7 @@ func (r *resolver) duration(where, s string, preset time.Duration) time.Duration
 func resolve(path string, f file) (*Estate, []error) {
 	r := &resolver{dir: filepath.Dir(path)}
 	e := &Estate{Name: f.Estate, File: path, Directory: r.dir, Platform: orElse(f.Platform, "process"), Zone: time.UTC,
-		State: r.path(orElse(f.State, "/var/lib/relight")), Contacts: f.Contacts, Secrets: f.Secrets, Approvers: r.path(f.Approvers),
+		State: r.path(orElse(f.State, "/var/lib/relight")), Contacts: f.Contacts, Secrets: f.Secrets, Approvers: r.path(f.Approvers), SignedOnly: f.SignedOnly,
 		Repositories: map[string]Repository{}, Stores: map[string]Store{}, Services: map[string]Service{}}
 	if e.Name == "" {
 		r.failf("estate: a name is missing")

@@ -13,6 +13,8 @@ type View struct {
 	Stores       map[string]StoreView      `json:"stores"`
 	Services     map[string]ServiceView    `json:"services"`
 	Runbooks     []string                  `json:"runbooks,omitempty"`
+	Approvers    string                    `json:"approvers,omitempty"`
+	SignedOnly   bool                      `json:"signed_approvals,omitempty"`
 	Contacts     map[string]string         `json:"contacts,omitempty"`
 }
 
@@ -53,7 +55,7 @@ type ServiceView struct {
 
 // View prints the estate.
 func (e *Estate) View() View {
-	v := View{Estate: e.Name, File: e.File, TimeZone: e.Zone.String(), State: e.State, Platform: e.Platform, Runbooks: e.Runbooks,
+	v := View{Estate: e.Name, File: e.File, TimeZone: e.Zone.String(), State: e.State, Platform: e.Platform, Runbooks: e.Runbooks, Approvers: e.Approvers, SignedOnly: e.SignedOnly,
 		Repositories: map[string]RepositoryView{}, Stores: map[string]StoreView{}, Services: map[string]ServiceView{},
 		Contacts: map[string]string{"hotline": e.Contacts.Hotline, "bridge": e.Contacts.Bridge, "on_call": e.Contacts.OnCall}}
 	for name, r := range e.Repositories {

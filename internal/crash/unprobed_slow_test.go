@@ -71,6 +71,7 @@ func (s *stand) inFlight(probe, answer string, asks bool, marks int) {
 	if err := os.WriteFile(book, []byte(text), 0o644); err != nil {
 		s.t.Fatal(err)
 	}
+	s.must("runbook", "approve", book)
 	events, _, said := s.watched(func(_ int, e seen) bool {
 		if e.Step != "mark" || e.Kind != runbook.EventStepHandle {
 			return false

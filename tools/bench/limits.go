@@ -53,6 +53,9 @@ func (b *bench) engine(ctx context.Context) error {
 		if err := os.WriteFile(path, []byte(text.String()), 0o644); err != nil {
 			return err
 		}
+		if _, err := b.ours.relight(ctx, "runbook", "approve", "bench-"+name); err != nil {
+			return err
+		}
 	}
 	for range b.o.rounds {
 		one, err := b.ours.relight(ctx, "run", "start", "bench-one")
