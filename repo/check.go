@@ -291,9 +291,9 @@ func (c *checking) tree(ctx context.Context, man Manifest) error {
 	n := int64(0)
 	err = eachLine(&treeReader{ctx: ctx, load: load, ids: man.Tree}, func(e Entry, _ []byte) error {
 		n++
-		ids := newIDCursor(e, load)
+		slots := newSlotCursor(e, load)
 		for {
-			id, ok, err := ids.next(ctx)
+			slot, ok, err := slots.next(ctx)
 			if errors.Is(err, ErrCorrupt) || errors.Is(err, errMap) {
 				c.touch(man.ID, e.Path+": "+err.Error())
 				return nil
@@ -304,7 +304,7 @@ func (c *checking) tree(ctx context.Context, man Manifest) error {
 			if !ok {
 				return nil
 			}
-			if c.lost(id) {
+			if slot.chunks(c.needs) != nil {
 				c.touch(man.ID, e.Path)
 				return nil
 			}
@@ -314,6 +314,20 @@ func (c *checking) tree(ctx context.Context, man Manifest) error {
 		err = fmt.Errorf("%w: %d entries instead of %d", errEntry, n, man.Entries)
 	}
 	return err
+}
+
+// needs is an error where a chunk is lost, or too short for what a slot takes from it.
+func (c *checking) needs(id ChunkID, least int) error {
+	if c.lost(id) {
+		return errNoChunk
+	}
+	if least == 0 {
+		return nil
+	}
+	if at, err := c.x.find(id); err != nil || int(at.plain) < least {
+		return errMap
+	}
+	return nil
 }
 
 // lost says that a chunk cannot be read, as far as this check has seen.

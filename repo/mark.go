@@ -191,14 +191,16 @@ func (k *marker) entry(ctx context.Context, e Entry) error {
 		}
 	}
 	for _, id := range e.Maps {
-		err := k.list(ctx, id, k.roots, maxRootIDs, func(leaf ChunkID) error {
-			return k.list(ctx, leaf, k.leafs, leafIDs, func(chunk ChunkID) error {
-				_, err := k.take(ctx, chunk)
-				if errors.Is(err, errNoChunk) {
-					return nil
-				}
+		err := k.once(ctx, id, k.roots, func(b []byte) error {
+			if err := decodeIDs(b); err != nil {
 				return err
-			})
+			}
+			for b := append([]byte(nil), b...); len(b) > 0; b = b[idSize:] {
+				if err := k.once(ctx, ChunkID(b), k.leafs, func(b []byte) error { return k.leaf(ctx, b) }); err != nil {
+					return err
+				}
+			}
+			return nil
 		})
 		if err != nil {
 			return err
@@ -207,8 +209,32 @@ func (k *marker) entry(ctx context.Context, e Entry) error {
 	return nil
 }
 
-// list walks a root or a leaf once.
-func (k *marker) list(ctx context.Context, id ChunkID, walked [][]uint64, most int, fn func(ChunkID) error) error {
+// leaf notes the chunks of a leaf: those of whole slots, and those that mosaics take from. The id of a mosaic itself is of no chunk.
+func (k *marker) leaf(ctx context.Context, b []byte) error {
+	l, err := decodeLeaf(b)
+	if err != nil {
+		return err
+	}
+	rest := l.mosaics
+	for i := range l.slots() {
+		if len(rest) > 0 && rest[0].slot == i {
+			rest = rest[1:]
+			continue
+		}
+		if _, err := k.take(ctx, l.id(i)); err != nil && !errors.Is(err, errNoChunk) {
+			return err
+		}
+	}
+	for b := l.sources; len(b) > 0; b = b[idSize:] {
+		if _, err := k.take(ctx, ChunkID(b)); err != nil && !errors.Is(err, errNoChunk) {
+			return err
+		}
+	}
+	return nil
+}
+
+// once walks a root or a leaf the first time that it is met. fn's bytes are valid until the next chunk is read.
+func (k *marker) once(ctx context.Context, id ChunkID, walked [][]uint64, fn func(b []byte) error) error {
 	p, err := k.take(ctx, id)
 	if err != nil || testAndSet(walked, p) {
 		return err
@@ -217,15 +243,7 @@ func (k *marker) list(ctx context.Context, id ChunkID, walked [][]uint64, most i
 	if err != nil {
 		return err
 	}
-	if err := decodeIDs(b, most); err != nil {
-		return err
-	}
-	for b := append([]byte(nil), b...); len(b) > 0; b = b[idSize:] {
-		if err := fn(ChunkID(b)); err != nil {
-			return err
-		}
-	}
-	return nil
+	return fn(b)
 }
 
 // packUse is how much of a pack is needed.

@@ -146,14 +146,14 @@ func TestIncrementalRacesPrune(t *testing.T) {
 	}
 }
 
-// allSame is a page source of which the parent has everything.
+// allSame is a page source of which the parent has everything; it is as long as goods.
 type allSame struct{}
 
-func (allSame) Chunk(_ context.Context, i int64, _ []byte) (int, bool, error) {
+func (allSame) Chunk(_ context.Context, i int64, _ []byte) (int, []Stretch, error) {
 	if i == 3 {
-		return 0, true, io.EOF
+		return 100, nil, io.EOF
 	}
-	return defaultPage, true, nil
+	return defaultPage, nil, nil
 }
 
 // A restore is paused at each operation while its snapshot expires. Within the grace it ends well; later it may fail, and never

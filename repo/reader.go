@@ -33,23 +33,14 @@ func (r *Reader) Chunks(ctx context.Context, man Manifest, e Entry, fn func(off 
 }
 
 func (r *Reader) chunks(ctx context.Context, man Manifest, e Entry, fn func(off int64, plain []byte) error) error {
-	if _, err := r.meta.index(ctx, man.ID); err != nil {
-		return err
-	}
-	// Two readers: the map is read between the runs of data.
-	maps, err := r.meta.chunkReader(ctx)
+	slots, err := r.meta.slots(ctx, man.ID)
 	if err != nil {
 		return err
 	}
-	defer r.meta.content.release(maps)
-	data, err := r.meta.chunkReader(ctx)
-	if err != nil {
-		return err
-	}
-	defer r.meta.content.release(data)
-	ids := newIDCursor(e, maps.load)
+	defer slots.close()
+	cursor := newSlotCursor(e, slots.maps.load)
 	off := int64(0)
-	err = data.stream(ctx, func() (ChunkID, bool, error) { return ids.next(ctx) }, func(plain []byte) error {
+	err = slots.stream(ctx, func() (mapped, bool, error) { return cursor.next(ctx) }, func(plain []byte) error {
 		at := off
 		off += int64(len(plain))
 		return fn(at, plain)

@@ -49,21 +49,13 @@ func (r *Reader) patchWhole(ctx context.Context, man Manifest, e Entry, f PatchF
 }
 
 func (r *Reader) patchPages(ctx context.Context, man Manifest, e Entry, f PatchFile, size int64) (int64, error) {
-	if _, err := r.meta.index(ctx, man.ID); err != nil {
-		return 0, err
-	}
-	maps, err := r.meta.chunkReader(ctx)
+	slots, err := r.meta.slots(ctx, man.ID)
 	if err != nil {
 		return 0, err
 	}
-	defer r.meta.content.release(maps)
-	data, err := r.meta.chunkReader(ctx)
-	if err != nil {
-		return 0, err
-	}
-	defer r.meta.content.release(data)
-	p := &patch{ids: newIDCursor(e, maps.load), data: data, f: f, have: size, size: e.Size, buf: make([]byte, r.meta.desc.Chunk)}
-	err = data.stream(ctx, func() (ChunkID, bool, error) { return p.next(ctx) }, p.write)
+	defer slots.close()
+	p := &patch{cursor: newSlotCursor(e, slots.maps.load), data: slots.data, f: f, have: size, size: e.Size, buf: make([]byte, r.meta.desc.Chunk)}
+	err = slots.stream(ctx, func() (mapped, bool, error) { return p.next(ctx) }, p.write)
 	if err == nil && p.at != e.Size {
 		err = fmt.Errorf("%w: its chunks have %d bytes instead of %d", errMap, p.at, e.Size)
 	}
@@ -72,7 +64,7 @@ func (r *Reader) patchPages(ctx context.Context, man Manifest, e Entry, f PatchF
 
 // patch is one paged file that is being compared and mended.
 type patch struct {
-	ids     *idCursor
+	cursor  *slotCursor
 	data    *chunkReader
 	f       PatchFile
 	have    int64 // bytes in f
@@ -83,28 +75,28 @@ type patch struct {
 	written int64
 }
 
-// next is the id of the next chunk that f does not hold.
-func (p *patch) next(ctx context.Context) (ChunkID, bool, error) {
+// next is the next slot that f does not hold.
+func (p *patch) next(ctx context.Context) (mapped, bool, error) {
 	for {
 		if err := ctx.Err(); err != nil {
-			return ChunkID{}, false, err
+			return mapped{}, false, err
 		}
-		id, ok, err := p.ids.next(ctx)
+		s, ok, err := p.cursor.next(ctx)
 		if err != nil || !ok {
-			return id, false, err
+			return s, false, err
 		}
 		off, n := p.at, p.length(p.at)
 		if n <= 0 {
-			return id, false, fmt.Errorf("%w: it has more chunks than the file has bytes", errMap)
+			return s, false, fmt.Errorf("%w: it has more chunks than the file has bytes", errMap)
 		}
 		p.at += n
-		same, err := p.holds(id, off, n)
+		same, err := p.holds(s.id, off, n)
 		if err != nil {
-			return id, false, err
+			return s, false, err
 		}
 		if !same {
 			p.due = append(p.due, off)
-			return id, true, nil
+			return s, true, nil
 		}
 	}
 }

@@ -70,6 +70,7 @@ type verification struct {
 	r        *Reader
 	man      Manifest
 	progress func(relight.Progress)
+	mosaics  bool  // some slot is one
 	total    int64 // stored bytes of all places; chunks that files share are read once, so done may stay below
 
 	mu      sync.Mutex
@@ -93,38 +94,32 @@ func (v *verification) run(ctx context.Context, workers int) error {
 	if err := v.collect(ctx, places, sorter); err != nil {
 		return err
 	}
-	err = readPlaces(ctx, v.r.meta, places, sorter, workers, v.took)
-	if err != nil || len(v.lost) == 0 {
+	if err := readPlaces(ctx, v.r.meta, places, sorter, workers, v.took); err != nil {
 		return err
 	}
-	return v.trace(ctx)
+	if len(v.lost) > 0 {
+		return v.trace(ctx)
+	}
+	return v.join(ctx)
 }
 
 // collect notes the place of every chunk. Trees and maps are read, and so verified, on the way.
 func (v *verification) collect(ctx context.Context, places *places, sorter *rowSorter) error {
-	err := v.eachFile(ctx, func(e Entry, next func() (ChunkID, bool, error)) error {
+	err := v.eachFile(ctx, func(e Entry, next func() (mapped, bool, error)) error {
 		size := int64(0)
 		for {
-			id, ok, err := next()
+			s, ok, err := next()
 			if err != nil {
 				return v.blame(e.Path, err)
 			}
 			if !ok {
 				break
 			}
-			at, err := places.x.find(id)
-			if isAbsent(err) {
-				v.lose(id, e.Path, missing(id, at, err))
-				size += int64(v.r.meta.desc.Chunk)
-				continue
-			}
+			n, err := v.slot(e, s, places, sorter)
 			if err != nil {
 				return err
 			}
-			size += int64(at.plain)
-			if err := sorter.add(places.row(id, at)); err != nil {
-				return err
-			}
+			size += n
 		}
 		if size != e.Size && !v.files[e.Path] {
 			return v.blame(e.Path, fmt.Errorf("%w: its chunks have %d bytes instead of %d", errMap, size, e.Size))
@@ -138,16 +133,71 @@ func (v *verification) collect(ctx context.Context, places *places, sorter *rowS
 	return nil
 }
 
-// eachFile walks the files of the snapshot with the ids of their chunks.
-func (v *verification) eachFile(ctx context.Context, fn func(e Entry, next func() (ChunkID, bool, error)) error) error {
+// slot notes the places of the chunks of one slot, and gives its length.
+func (v *verification) slot(e Entry, s mapped, places *places, sorter *rowSorter) (size int64, err error) {
+	if s.isMosaic() {
+		v.mosaics = true
+		size = int64(mosaic{pieces: s.pieces}.size())
+	}
+	err = s.chunks(func(id ChunkID, least int) error {
+		at, err := places.x.find(id)
+		if isAbsent(err) {
+			v.lose(id, e.Path, missing(id, at, err))
+			at.plain = uint32(v.r.meta.desc.Chunk)
+		} else if err == nil {
+			err = sorter.add(places.row(id, at))
+		}
+		if err != nil && !isAbsent(err) {
+			return err
+		}
+		if int(at.plain) < least {
+			return v.blame(e.Path, fmt.Errorf("%w: a slot takes from byte %d of chunk %s, which has %d", errMap, least, id, at.plain))
+		}
+		if !s.isMosaic() {
+			size = int64(at.plain)
+		}
+		return nil
+	})
+	return size, err
+}
+
+// join puts the mosaics together, whose chunks were all found right, and holds them against their ids.
+func (v *verification) join(ctx context.Context) error {
+	if !v.mosaics || v.count > 0 {
+		return nil
+	}
+	slots, err := v.r.meta.slots(ctx, v.man.ID)
+	if err != nil {
+		return err
+	}
+	defer slots.close()
+	return v.eachFile(ctx, func(e Entry, next func() (mapped, bool, error)) error {
+		err := slots.stream(ctx, func() (mapped, bool, error) {
+			for {
+				s, ok, err := next()
+				if !ok || err != nil || s.isMosaic() {
+					return s, ok, err
+				}
+			}
+		}, func([]byte) error { return ctx.Err() })
+		slots.due = nil
+		if err != nil {
+			return v.blame(e.Path, err)
+		}
+		return nil
+	})
+}
+
+// eachFile walks the files of the snapshot with their slots.
+func (v *verification) eachFile(ctx context.Context, fn func(e Entry, next func() (mapped, bool, error)) error) error {
 	c, err := v.r.meta.chunkReader(ctx)
 	if err != nil {
 		return err
 	}
 	defer v.r.meta.content.release(c)
 	return v.r.meta.lines(ctx, v.man, func(e Entry, _ []byte) error {
-		ids := newIDCursor(e, c.load)
-		return fn(e, func() (ChunkID, bool, error) { return ids.next(ctx) })
+		slots := newSlotCursor(e, c.load)
+		return fn(e, func() (mapped, bool, error) { return slots.next(ctx) })
 	})
 }
 
@@ -201,16 +251,22 @@ func (v *verification) took(w want, plain []byte, err error) error {
 
 // trace finds the files that need the lost chunks.
 func (v *verification) trace(ctx context.Context) error {
-	return v.eachFile(ctx, func(e Entry, next func() (ChunkID, bool, error)) error {
+	return v.eachFile(ctx, func(e Entry, next func() (mapped, bool, error)) error {
 		for {
-			id, ok, err := next()
+			s, ok, err := next()
 			if errors.Is(err, ErrCorrupt) || errors.Is(err, errMap) || err == nil && !ok {
 				return nil // a damaged map was counted when the places were collected
 			}
 			if err != nil {
 				return err
 			}
-			if v.lost[id] && len(v.files) < maxDamaged {
+			err = s.chunks(func(id ChunkID, _ int) error {
+				if v.lost[id] {
+					return errNoChunk
+				}
+				return nil
+			})
+			if err != nil && len(v.files) < maxDamaged {
 				v.files[e.Path] = true
 			}
 		}

@@ -30,10 +30,14 @@ type SnapshotOptions struct {
 
 // PageSource yields the chunks of a paged file in order.
 type PageSource interface {
-	// Chunk fills buf with chunk i, called for i = 0, 1, … until n is less than len(buf). With same, the parent's
-	// chunk i stands for it and buf is not looked at; n is then ignored unless the file ends inside the chunk.
-	Chunk(ctx context.Context, i int64, buf []byte) (n int, same bool, err error)
+	// Chunk fills buf with chunk i, called for i = 0, 1, … until n is less than len(buf), and says which of its bytes may differ from those of the
+	// parent's chunk i, in ascending order; the parent must have all others. Where none are fresh and the parent's chunk has n bytes too, it stands for
+	// this one, and buf is not looked at. fresh is valid until the next call.
+	Chunk(ctx context.Context, i int64, buf []byte) (n int, fresh []Stretch, err error)
 }
+
+// Stretch is the bytes of a chunk from From up to To.
+type Stretch struct{ From, To int }
 
 var errClosed = errors.New("the snapshot was committed or aborted")
 

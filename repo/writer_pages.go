@@ -2,7 +2,6 @@ package repo
 
 import (
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -30,8 +29,9 @@ func (w *Writer) ParentEntry(ctx context.Context, path string) (Entry, bool, err
 	return w.parentTree.find(path)
 }
 
-// AddPages stores a paged file of which src may say, chunk by chunk, that the parent has it already. The digest
-// of the whole file is known, and recorded, only when no chunk was taken over.
+// AddPages stores a paged file of which src may say, chunk by chunk, what the parent has already. A chunk of which less than half is new becomes a
+// mosaic of the parent's bytes and the new ones; what is new of neighbouring chunks is stored together. No digest of the whole file is recorded: the ids
+// of the slots cover every byte.
 func (w *Writer) AddPages(ctx context.Context, e Entry, src PageSource) (Entry, error) {
 	e.Mode &^= fs.ModeType
 	e.Paged, e.Digest = true, ""
@@ -48,23 +48,20 @@ func (w *Writer) AddPages(ctx context.Context, e Entry, src PageSource) (Entry, 
 	}
 	defer func() { w.slots <- s }()
 	s.maps.reset()
-	s.file.Reset()
 	c, err := w.m.chunkReader(ctx)
 	if err != nil {
 		return e, err
 	}
 	defer w.m.content.release(c)
-	p := &pager{w: w, s: s, parent: parent, ids: newIDCursor(parent, c.load)}
+	p := &pager{w: w, s: s, parent: parent, old: newSlotCursor(parent, c.load), gather: gatherer{w: w, s: s}}
+	s.maps.settle = p.gather.flush
 	if err := p.copy(ctx, src); err != nil {
 		return e, fmt.Errorf("add %s: %w", e.Path, err)
 	}
-	if err := s.maps.finish(ctx, &e); err != nil {
+	if err := errors.Join(p.gather.flush(ctx), s.maps.finish(ctx, &e)); err != nil {
 		return e, fmt.Errorf("add %s: %w", e.Path, err)
 	}
 	e.Size = p.size
-	if !p.reused {
-		e.Digest = hex.EncodeToString(s.file.Sum(nil))
-	}
 	return e, w.addEntry(e)
 }
 
@@ -73,16 +70,16 @@ type pager struct {
 	w      *Writer
 	s      *slot
 	parent Entry
-	ids    *idCursor
+	old    *slotCursor
+	gather gatherer
 	size   int64
-	reused bool
 }
 
 func (p *pager) copy(ctx context.Context, src PageSource) error {
 	p.s.room(p.w.page)
 	buf := p.s.in[:p.w.page]
 	for i := int64(0); ; i++ {
-		n, same, err := src.Chunk(ctx, i, buf)
+		n, fresh, err := src.Chunk(ctx, i, buf)
 		if err != nil && !errors.Is(err, io.EOF) {
 			return err
 		}
@@ -90,15 +87,16 @@ func (p *pager) copy(ctx context.Context, src PageSource) error {
 		if n < 0 || n > len(buf) {
 			return fmt.Errorf("page source gave %d bytes for chunk %d", n, i)
 		}
-		old, had, err := p.ids.next(ctx)
+		old, had, err := p.old.next(ctx)
 		if err != nil {
 			return err
 		}
-		if same {
-			n, err = p.reuse(ctx, i, old, had)
-		} else if n > 0 {
-			_, _ = p.s.file.Write(buf[:n]) // a hash never fails
-			err = p.w.addChunk(ctx, p.s, buf[:n])
+		switch has := p.parentHas(i, had); {
+		case n == 0:
+		case len(fresh) == 0 && n == has:
+			err = p.reuse(ctx, old, n)
+		default:
+			err = p.renew(ctx, old, has, buf[:n], fresh)
 		}
 		if err != nil {
 			return err
@@ -113,26 +111,46 @@ func (p *pager) copy(ctx context.Context, src PageSource) error {
 	}
 }
 
-// reuse takes the parent's chunk i over, with the length that it has there.
-func (p *pager) reuse(ctx context.Context, i int64, id ChunkID, had bool) (int, error) {
+// parentHas is the bytes of the parent's chunk i; 0 where it has none.
+func (p *pager) parentHas(i int64, had bool) int {
 	page := int64(p.w.page)
-	n := min(page, p.parent.Size-i*page)
-	if !had || !p.parent.Paged || n <= 0 {
-		return 0, fmt.Errorf("the parent has no chunk %d of this file to take over", i)
+	if !had || !p.parent.Paged {
+		return 0
 	}
-	p.reused = true
-	if !p.w.whole { // some pack is gone: look whether this chunk was in it
-		known, err := p.w.held(id)
-		if err != nil {
-			return 0, err
-		}
-		if !known {
-			return 0, &relight.Error{
-				Op: "take over", Subject: "chunk of snapshot " + string(p.w.o.Parent.ID), Code: relight.CodeFailed,
-				Err:  &DamageError{Chunk: id, Err: errPackGone},
-				Hint: "the parent is damaged; make a full backup instead",
-			}
+	return int(max(0, min(page, p.parent.Size-i*page)))
+}
+
+// reuse takes the parent's whole slot over.
+func (p *pager) reuse(ctx context.Context, old mapped, n int) error {
+	lost, known, err := p.held(old)
+	if err != nil {
+		return err
+	}
+	if !known {
+		return &relight.Error{
+			Op: "take over", Subject: "chunk of snapshot " + string(p.w.o.Parent.ID), Code: relight.CodeFailed,
+			Err:  &DamageError{Chunk: lost, Err: errPackGone},
+			Hint: "the parent is damaged; make a full backup instead",
 		}
 	}
-	return int(n), p.s.maps.add(ctx, id)
+	if !old.isMosaic() {
+		return p.s.maps.add(ctx, old.id)
+	}
+	return p.s.maps.addMosaic(ctx, old.id, cutTiles(nil, old, 0, n))
+}
+
+// held tells whether all that a slot of the parent consists of is there, and what is not. It looks only when some pack is gone.
+func (p *pager) held(old mapped) (lost ChunkID, known bool, err error) {
+	if p.w.whole {
+		return lost, true, nil
+	}
+	known = true
+	err = old.chunks(func(id ChunkID, _ int) error {
+		there, err := p.w.held(id)
+		if !there && known {
+			lost, known = id, false
+		}
+		return err
+	})
+	return lost, known, err
 }

@@ -306,16 +306,16 @@ type pageList struct {
 	same func(i int64) bool
 }
 
-func (p pageList) Chunk(_ context.Context, i int64, buf []byte) (int, bool, error) {
+func (p pageList) Chunk(_ context.Context, i int64, buf []byte) (int, []Stretch, error) {
 	off := min(int(i)*p.page, len(p.body))
 	if p.same != nil && off < len(p.body) && p.same(i) {
-		return min(p.page, len(p.body)-off), true, nil
+		return min(p.page, len(p.body)-off), nil, nil
 	}
 	n := copy(buf, p.body[off:])
 	if n < len(buf) {
-		return n, false, io.EOF
+		return n, []Stretch{{0, n}}[:min(n, 1)], io.EOF
 	}
-	return n, false, nil
+	return n, []Stretch{{0, n}}, nil
 }
 
 func TestIncrementalTakesOverTheParent(t *testing.T) {

@@ -264,8 +264,8 @@ func TestPagesThatProveNothing(t *testing.T) {
 		s := newPageSource(newRelationReader(t.Context(), bytes.NewReader(c.page), "base/5/1", relation{}, 8192, pageRules{block: 8192, segment: 131072, sleep: noSleep}, nil),
 			&ancestor{start: start, first: testSegment}, repo.Entry{Paged: true, Size: 8192}, func(int64) {})
 		buf := make([]byte, 65536)
-		if n, same, err := s.Chunk(t.Context(), 0, buf); n != 8192 || err != nil || same != c.same {
-			t.Errorf("page %s: %d bytes, same %v, %v", name, n, same, err)
+		if n, fresh, err := s.Chunk(t.Context(), 0, buf); n != 8192 || err != nil || (len(fresh) == 0) != c.same {
+			t.Errorf("page %s: %d bytes, fresh %v, %v", name, n, fresh, err)
 		}
 		if _, _, err := s.Chunk(t.Context(), 1, buf); !errors.Is(err, io.EOF) {
 			t.Errorf("page %s: after the end: %v", name, err)
@@ -289,8 +289,8 @@ func TestDamagedPageIsNeverTakenFromTheParent(t *testing.T) {
 	var hurt []Damage
 	s := newPageSource(newRelationReader(t.Context(), bytes.NewReader(page), "base/5/1", relation{}, 8192, pageRules{block: 8192, segment: 131072, checksum: true, sleep: noSleep},
 		func(d Damage) { hurt = append(hurt, d) }), &ancestor{start: 9 * testSegment, first: testSegment}, repo.Entry{Paged: true, Size: 8192}, func(int64) {})
-	if n, same, err := s.Chunk(t.Context(), 0, make([]byte, 65536)); n != 8192 || same || err != nil || len(hurt) != 1 {
-		t.Errorf("%d bytes, same %v, %v, damage %v", n, same, err, hurt)
+	if n, fresh, err := s.Chunk(t.Context(), 0, make([]byte, 65536)); n != 8192 || len(fresh) != 1 || err != nil || len(hurt) != 1 {
+		t.Errorf("%d bytes, fresh %v, %v, damage %v", n, fresh, err, hurt)
 	}
 }
 

@@ -32,14 +32,15 @@ func (a *ancestor) holds(p string, rel relation) bool {
 	return err == nil && a.databases[uint32(n)]
 }
 
-// pageSource reads a relation's main fork, every page of it, and tells the writer which chunks the parent has.
+// pageSource reads a relation's main fork, every page of it, and tells the writer which pages the parent has.
 type pageSource struct {
 	*relationReader
 	old    *ancestor
-	parent repo.Entry // no chunk of it is taken where Paged is false
+	parent repo.Entry // no page of it is taken where Paged is false
 	count  func(int64)
 	hurts  int
-	taken  int64
+	taken  int64 // chunks of which every page was the parent's
+	fresh  []repo.Stretch
 }
 
 func newPageSource(r *relationReader, old *ancestor, parent repo.Entry, count func(int64)) *pageSource {
@@ -53,52 +54,61 @@ func newPageSource(r *relationReader, old *ancestor, parent repo.Entry, count fu
 }
 
 // Chunk implements repo.PageSource.
-func (s *pageSource) Chunk(ctx context.Context, i int64, buf []byte) (n int, same bool, err error) {
+func (s *pageSource) Chunk(ctx context.Context, i int64, buf []byte) (n int, fresh []repo.Stretch, err error) {
 	s.ctx, s.next = ctx, i*int64(len(buf))
 	want := min(int64(len(buf)), s.size-s.next)
 	if want <= 0 {
-		return 0, false, io.EOF
+		return 0, nil, io.EOF
 	}
 	n, err = s.f.ReadAt(buf[:want], s.next)
 	if err != nil && !errors.Is(err, io.EOF) {
-		return 0, false, err
+		return 0, nil, err
 	}
 	n -= n % s.rules.block
 	if n < int(want) {
 		s.size = s.next + int64(n) // truncated meanwhile
 	}
 	if n == 0 {
-		return 0, false, io.EOF
+		return 0, nil, io.EOF
 	}
-	before := s.hurts
-	if s.rules.checksum {
-		if err := s.judge(buf[:n]); err != nil {
-			return 0, false, err
-		}
+	if err := s.compare(buf[:n]); err != nil {
+		return 0, nil, err
 	}
 	s.count(int64(n))
-	same = s.hurts == before && s.parentHas(i, n, len(buf)) && s.unchanged(buf[:n])
-	if same {
+	if len(s.fresh) == 0 {
 		s.taken++
 	}
-	return n, same, nil
+	return n, s.fresh, nil
 }
 
-// parentHas tells whether the parent's chunk i has exactly n bytes.
-func (s *pageSource) parentHas(i int64, n, chunk int) bool {
-	return s.parent.Paged && int64(n) == min(int64(chunk), s.parent.Size-i*int64(chunk))
-}
-
-// unchanged tells whether every page is a sound one with a position from before the parent began. An empty page proves nothing: its
-// place may have been cut off and grown again.
-func (s *pageSource) unchanged(b []byte) bool {
-	for ; len(b) > 0; b = b[s.rules.block:] {
-		page := b[:s.rules.block]
-		if lsn := pageLSN(page); lsn < s.old.first || lsn >= s.old.start || !soundHeader(page) {
-			return false
+// compare judges each page and notes those that the parent may not have.
+func (s *pageSource) compare(b []byte) error {
+	s.fresh = s.fresh[:0]
+	for at := 0; at < len(b); at += s.rules.block {
+		end, before := at+s.rules.block, s.hurts
+		page := b[at:end]
+		if s.rules.checksum {
+			if err := s.judge(page, s.next+int64(at)); err != nil {
+				return err
+			}
+		}
+		if s.hurts == before && s.parent.Paged && s.next+int64(end) <= s.parent.Size && s.unchanged(page) {
+			continue
+		}
+		if last := len(s.fresh) - 1; last >= 0 && s.fresh[last].To == at {
+			s.fresh[last].To = end
+		} else {
+			s.fresh = append(s.fresh, repo.Stretch{From: at, To: end})
 		}
 	}
-	return true
+	return nil
+}
+
+// unchanged tells whether a page is a sound one with a position from before the parent began. An empty page proves nothing: its
+// place may have been cut off and grown again.
+func (s *pageSource) unchanged(page []byte) bool {
+	lsn := pageLSN(page)
+	return lsn >= s.old.first && lsn < s.old.start && soundHeader(page)
 }
 
 // soundHeader is the server's own test of a page's header (PageIsVerified), stricter in that the layout version must be the only one there is.

@@ -93,8 +93,10 @@ func (r *relationReader) fill() error {
 		return io.EOF
 	}
 	if r.rules.checksum {
-		if err := r.judge(r.buf[:n]); err != nil {
-			return err
+		for i := 0; i < n; i += r.rules.block {
+			if err := r.judge(r.buf[i:i+r.rules.block], r.next+int64(i)); err != nil {
+				return err
+			}
 		}
 	}
 	r.rest = r.buf[:n]
@@ -102,18 +104,13 @@ func (r *relationReader) fill() error {
 	return nil
 }
 
-func (r *relationReader) judge(b []byte) error {
-	for i := 0; i < len(b); i += r.rules.block {
-		page := b[i : i+r.rules.block]
-		block := r.first + uint32((r.next+int64(i))/int64(r.rules.block))
-		if pageFault(page, block) == "" {
-			continue
-		}
-		if err := r.settle(page, block, r.next+int64(i)); err != nil {
-			return err
-		}
+// judge looks at the page that was read from at, and settles what looks damaged.
+func (r *relationReader) judge(page []byte, at int64) error {
+	block := r.first + uint32(at/int64(r.rules.block))
+	if pageFault(page, block) == "" {
+		return nil
 	}
-	return nil
+	return r.settle(page, block, at)
 }
 
 // settle reads a suspicious page again until it is good, is one that replay rewrites, or has been wrong and unchanged often enough
