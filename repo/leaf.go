@@ -8,12 +8,12 @@ import (
 
 // Sizes of a leaf; docs/format.md "Leaves" is the authority.
 const (
-	leafHeader  = 6
-	unit        = 512 // pieces are measured in it
-	maxPage     = 64 << 10 // the longest slot that may be a mosaic
-	maxSources  = 1<<16 - 1
-	pieceSize   = 4
-	mosaicSize  = 3 // without its pieces
+	leafHeader = 6
+	unit       = 512      // pieces are measured in it
+	maxPage    = 64 << 10 // the longest slot that may be a mosaic
+	maxSources = 1<<16 - 1
+	pieceSize  = 4
+	mosaicSize = 3 // without its pieces
 )
 
 // piece is bytes of a slot that lie in a stored chunk.

@@ -124,6 +124,46 @@ func refuseDamage(t *testing.T, root, id string, older map[string]bool) {
 	}
 }
 
+// A snapshot whose files are joined from pieces, of mosaics too, comes back without relight; one that joins to something else does not.
+func TestRescueScriptJoinsMosaics(t *testing.T) {
+	t.Parallel()
+	root, out := t.TempDir(), filepath.Join(t.TempDir(), "out")
+	s, err := file.Open(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := newChain(t, s)
+	body := noise(1, 40*defaultPage+3*testPage)
+	c.mustAdd(t, body)
+	for round := range 3 {
+		body = scribble(body, uint64(round+9), 1+round, 77, 78+round, 200, 322)
+		c.mustAdd(t, body)
+	}
+	mosaics := 0
+	for _, s := range c.slots(t) {
+		if s.isMosaic() {
+			mosaics++
+		}
+	}
+	if mosaics < 4 {
+		t.Fatalf("%d mosaics", mosaics)
+	}
+	id := filepath.Join(t.TempDir(), "recovery.key")
+	if err := os.WriteFile(id, []byte(c.v.id.String()+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	last := len(c.mans) - 1
+	args := []string{"--repo", root, "--identity", id, "--store", "main", "--no-wal", "--snapshot"}
+	if log, err := rescue(t, append(args, string(c.mans[last].ID), "--out", out)...); err != nil {
+		t.Fatalf("%v\n%s", err, log)
+	}
+	compareOnDisk(t, filepath.Join(out, "data", c.e.Path), testFile{c.e, c.body[last]})
+	forged := forgeMosaic(t, c)
+	if log, err := rescue(t, append(args, string(forged.ID), "--out", t.TempDir())...); err == nil || !strings.Contains(log, "does not match its id") {
+		t.Errorf("a forged mosaic: %v\n%s", err, log)
+	}
+}
+
 func errorsOf(errs ...error) error {
 	for _, err := range errs {
 		if err != nil {

@@ -11,6 +11,7 @@ import (
 const (
 	checksumLanes = 32
 	checksumPrime = 16777619
+	rowBytes      = 4 * checksumLanes
 	pageHeader    = 24
 )
 
@@ -24,12 +25,10 @@ var checksumBases = [checksumLanes]uint32{
 // pageChecksum is what pd_checksum of the page must be. The length of the page is a multiple of 128.
 func pageChecksum(page []byte, block uint32) uint16 {
 	sums := checksumBases
-	first := [4 * checksumLanes]byte(page)
+	first := [rowBytes]byte(page)
 	first[8], first[9] = 0, 0 // pd_checksum itself
 	mix(&sums, &first)
-	for rest := page[4*checksumLanes:]; len(rest) >= 4*checksumLanes; rest = rest[4*checksumLanes:] {
-		mix(&sums, (*[4 * checksumLanes]byte)(rest))
-	}
+	mixAll(&sums, page[rowBytes:])
 	var folded uint32
 	for i := range sums {
 		s := sums[i]
@@ -40,7 +39,14 @@ func pageChecksum(page []byte, block uint32) uint16 {
 	return uint16((folded^block)%65535 + 1)
 }
 
-func mix(sums *[checksumLanes]uint32, row *[4 * checksumLanes]byte) {
+// mixEach takes all rows of b into the sums.
+func mixEach(sums *[checksumLanes]uint32, b []byte) {
+	for ; len(b) >= rowBytes; b = b[rowBytes:] {
+		mix(sums, (*[rowBytes]byte)(b))
+	}
+}
+
+func mix(sums *[checksumLanes]uint32, row *[rowBytes]byte) {
 	for i := range sums {
 		t := sums[i] ^ binary.LittleEndian.Uint32(row[4*i:])
 		sums[i] = t*checksumPrime ^ t>>17

@@ -282,7 +282,8 @@ class Chunks:
             """pragma journal_mode=off; pragma synchronous=off;
             create table pack(n integer primary key, id blob unique, kind text, size integer);
             create table chunk(id blob, pack integer, off integer, frame integer, plain integer);
-            create table want(pack integer, id blob, file integer, off integer);
+            create table want(pack integer, id blob, file integer, off integer, skip integer, size integer);
+            create table mosaic(file integer, off integer, size integer, id blob);
             create table file(n integer primary key, path text);"""
         )
         self.opened = None
@@ -372,16 +373,35 @@ class Chunks:
             return f.read(size)
 
 
-def ids_of(chunks, entry):
-    """The chunk ids of a file, in order: listed in the entry, or root by root, leaf by leaf."""
+def slots_of(chunks, entry):
+    """The slots of a file, in order, listed in the entry, or root by root, leaf by leaf: (id, pieces). Without pieces
+    the id is of a chunk; else (chunk id, offset in it, length) of each piece, and the id is that of all joined."""
     for h in entry.get("chunks") or []:
-        yield bytes.fromhex(h)
+        yield bytes.fromhex(h), []
     for root in entry.get("maps") or []:
         leaves = chunks.load(bytes.fromhex(root))
         for i in range(0, len(leaves), 32):
-            leaf = chunks.load(leaves[i : i + 32])
-            for j in range(0, len(leaf), 32):
-                yield leaf[j : j + 32]
+            yield from read_leaf(chunks.load(leaves[i : i + 32]))
+
+
+def read_leaf(leaf):
+    slots, sources, mosaics = struct.unpack_from("<HHH", leaf)
+    at = 6 + 32 * slots
+    table = [leaf[i : i + 32] for i in range(at, at + 32 * sources, 32)]
+    at += 32 * sources
+    joined = {}
+    for _ in range(mosaics):
+        slot, count = struct.unpack_from("<HB", leaf, at)
+        at += 3
+        joined[slot] = []
+        for _ in range(count):
+            row, off, n = struct.unpack_from("<HBB", leaf, at)
+            joined[slot].append((table[row], 512 * off, 512 * n))
+            at += 4
+    if at != len(leaf):
+        raise Damaged("a leaf has %d bytes, and describes %d" % (len(leaf), at))
+    for i in range(slots):
+        yield leaf[6 + 32 * i : 38 + 32 * i], joined.get(i, [])
 
 
 def tree_lines(chunks, tree):
@@ -420,6 +440,7 @@ def restore_snapshot(repo, man, out):
     if count != man["entries"]:
         raise Damaged("the tree has %d entries, the manifest says %d" % (count, man["entries"]))
     write_chunks(chunks, out)
+    verify_mosaics(chunks)
     verify_files(entries, out)
     finish_metadata(entries, out)
     return count
@@ -437,10 +458,17 @@ def plan_entry(chunks, e, out):
         return
     n = chunks.db.execute("insert into file(path) values(?)", (path,)).lastrowid
     off = 0
-    for cid in ids_of(chunks, e):
-        pack, size = chunks.find(cid)
-        chunks.db.execute("insert into want values(?, ?, ?, ?)", (pack, cid, n, off))
-        off += size
+    for cid, pieces in slots_of(chunks, e):
+        begin = off
+        for source, skip, size in pieces or [(cid, 0, None)]:
+            pack, plain = chunks.find(source)
+            size = plain if size is None else size
+            if skip + size > plain:
+                raise Damaged("%s: a slot takes byte %d of a chunk of %d" % (e["path"], skip + size, plain))
+            chunks.db.execute("insert into want values(?, ?, ?, ?, ?, ?)", (pack, source, n, off, skip, size))
+            off += size
+        if pieces:
+            chunks.db.execute("insert into mosaic values(?, ?, ?, ?)", (n, begin, off - begin, cid))
     if off != e["size"]:
         raise Damaged("%s: its chunks have %d bytes, the entry says %d" % (e["path"], off, e["size"]))
     with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0), 0o600), "wb") as f:
@@ -455,19 +483,36 @@ def write_chunks(chunks, out):
         where = chunks.open_pack(n)
         with open(os.path.join(chunks.repo.work, "plain"), "rb") as src:
             f, last = None, None
-            rows = chunks.db.execute("select file.path, want.off, want.id from want join file on file.n = want.file where pack = ? order by file, off", (n,))
-            for path, off, cid in rows:
+            rows = chunks.db.execute("select file.path, want.off, want.id, want.skip, want.size from want join file on file.n = want.file where pack = ? order by file, off", (n,))
+            for path, off, cid, skip, size in rows:
                 if path != last:
                     if f:
                         f.close()
                     f, last = open(path, "r+b"), path
-                at, size = where[cid]
-                src.seek(at)
+                src.seek(where[cid][0] + skip)
                 f.seek(off)
                 f.write(src.read(size))
             if f:
                 f.close()
         say("pack %d of %d" % (done + 1, len(packs)))
+
+
+def verify_mosaics(chunks):
+    """Hold what was joined from pieces against its keyed id, 500 slots at a time."""
+    rows = chunks.db.execute("select file.path, mosaic.off, mosaic.size, mosaic.id from mosaic join file on file.n = mosaic.file")
+    while True:
+        batch = rows.fetchmany(500)
+        if not batch:
+            return
+        where, at = {}, 0
+        joined = os.path.join(chunks.repo.work, "joined")
+        with open(joined, "wb") as out:
+            for path, off, size, cid in batch:
+                with open(path, "rb") as f:
+                    f.seek(off)
+                    out.write(f.read(size))
+                where[cid], at = (at, size), at + size
+        chunks.verify_ids(joined, where, "the slots of " + batch[0][0] + " and others")
 
 
 def verify_files(entries, out):
