@@ -173,6 +173,7 @@ func quoteConn(v string) string {
 // Settings that could reach outside are off: archiving, replication, subscriptions, other libraries.
 func (r *restore) settings(place, socket string) []string {
 	f := r.plan.Base.Facts.Settings
+	segment := int(2 * r.plan.Base.Facts.SegmentSize >> 20) // of WAL; the server wants room for two
 	set := [][2]string{
 		{"config_file", filepath.Join(place, "postgresql.conf")}, {"hba_file", filepath.Join(place, "pg_hba.conf")}, {"ident_file", filepath.Join(place, "pg_ident.conf")},
 		{"listen_addresses", ""}, {"unix_socket_directories", place}, {"unix_socket_permissions", "0700"}, {"port", "5432"}, {"ssl", "off"},
@@ -182,6 +183,7 @@ func (r *restore) settings(place, socket string) []string {
 		{"restore_command", r.restoreCommand(socket)},
 		{"max_connections", atLeast(f.MaxConnections, 100)}, {"max_worker_processes", atLeast(f.MaxWorkers, 8)}, {"max_wal_senders", atLeast(f.MaxWALSenders, 10)},
 		{"max_prepared_transactions", atLeast(f.MaxPrepared, 64)}, {"max_locks_per_transaction", atLeast(f.MaxLocksPerXact, 64)},
+		{"min_wal_size", atLeast(segment, 80) + "MB"}, {"max_wal_size", atLeast(segment, 1024) + "MB"},
 		{"wal_level", "replica"}, {"shared_preload_libraries", r.s.c.Preload}, {"session_preload_libraries", ""}, {"local_preload_libraries", ""},
 		{"huge_pages", "off"}, {"logging_collector", "off"}, {"log_destination", "stderr"}, {"log_line_prefix", ""}, {"lc_messages", "C"},
 		{"log_timezone", "UTC"}, {"timezone", "UTC"}, {"log_min_messages", "warning"}, {"log_statement", "none"}, {"autovacuum", "off"}, {"jit", "off"},

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -137,7 +138,21 @@ func TestTrap04BackupWithoutItsWALDurableFails(t *testing.T) {
 // The server's own pg_basebackup is the measure of what belongs into a backup.
 func TestTrap05ListIsExactlyTheServers(t *testing.T) {
 	t.Parallel()
-	st := newPGStand(t, "autovacuum=off")
+	for _, major := range pgtest.Majors {
+		t.Run(strconv.Itoa(major), func(t *testing.T) {
+			t.Parallel()
+			srv := pgtest.NewMajor(t, major, "--wal-segsize=1")
+			settings := []string{"autovacuum=off"}
+			if major >= 17 {
+				settings = append(settings, "summarize_wal=on")
+			}
+			srv.Start(settings...)
+			trap05(t, standOver(t, srv))
+		})
+	}
+}
+
+func trap05(t *testing.T, st *pgStand) {
 	st.follow()
 	space := filepath.Join(st.srv.Root, "space")
 	st.srv.Exec(`create unlogged table u (i int primary key)`, `insert into u select generate_series(1, 100)`, `create table kept as select 1`)
