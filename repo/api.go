@@ -22,7 +22,7 @@ type Entry struct {
 	ModTime time.Time   `json:"mtime"`
 	Size    int64       `json:"size"`
 	Link    string      `json:"link,omitempty"`   // target of a symbolic link
-	Digest  string      `json:"blake3,omitempty"` // hex, unkeyed, of the whole file as stored
+	Digest  string      `json:"blake3,omitempty"` // hex, unkeyed, of the whole file as stored; "" for a paged one
 	Paged   bool        `json:"paged,omitempty"`  // cut at fixed 64 KiB, mapped by Maps; else by content, listed in Chunks
 	Chunks  []ChunkID   `json:"chunks,omitempty"` // files of at most a few chunks
 	Maps    []ChunkID   `json:"maps,omitempty"`   // one per 1 GiB segment: the root of its block map

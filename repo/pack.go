@@ -7,6 +7,7 @@ import (
 	"io"
 
 	"github.com/klauspost/compress/zstd"
+	"github.com/toolboxai/relight/zframe"
 	"github.com/zeebo/blake3"
 )
 
@@ -52,23 +53,28 @@ type sealFunc func(io.Writer) (io.WriteCloser, error)
 
 // framer turns plain chunks into zstd frames. It belongs to one goroutine and does not allocate per chunk.
 type framer struct {
-	enc *zstd.Encoder
-	buf []byte
+	short *zframe.Encoder
+	long  *zstd.Encoder // of chunks that are cut by content and longer than zframe takes
+	buf   []byte
 }
 
 func newFramer() (*framer, error) {
 	// Without checksum: the chunk id covers the plain bytes.
-	enc, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1),
+	long, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1),
 		zstd.WithEncoderCRC(false), zstd.WithWindowSize(maxChunk), zstd.WithLowerEncoderMem(true))
 	if err != nil {
 		return nil, fmt.Errorf("prepare zstd: %w", err)
 	}
-	return &framer{enc: enc}, nil
+	return &framer{short: zframe.NewEncoder(), long: long}, nil
 }
 
 // frame is valid until the next call.
 func (f *framer) frame(plain []byte) []byte {
-	f.buf = f.enc.EncodeAll(plain, f.buf[:0])
+	if len(plain) <= zframe.Max {
+		f.buf = f.short.Encode(f.buf[:0], plain)
+	} else {
+		f.buf = f.long.EncodeAll(plain, f.buf[:0])
+	}
 	return f.buf
 }
 

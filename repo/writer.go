@@ -194,8 +194,8 @@ func (w *Writer) addEntry(e Entry) error {
 	return nil
 }
 
-// AddFile stores src to its end as a regular file and gives the entry with size and digest as stored. With
-// e.Paged it is cut at fixed lengths, else by content.
+// AddFile stores src to its end as a regular file and gives the entry with its size. With e.Paged it is cut at fixed lengths, else by content; only
+// then the digest of the whole is recorded: for the big files of a database it would cost another reading of every byte, and the chunks' ids cover all.
 func (w *Writer) AddFile(ctx context.Context, e Entry, src io.Reader) (Entry, error) {
 	e.Mode &^= fs.ModeType
 	if err := checkPath(e.Path); err != nil {
@@ -208,6 +208,7 @@ func (w *Writer) AddFile(ctx context.Context, e Entry, src io.Reader) (Entry, er
 	defer func() { w.slots <- s }()
 	s.maps.reset()
 	s.file.Reset()
+	e.Digest = ""
 	if e.Paged {
 		e.Size, err = w.addPaged(ctx, s, src)
 	} else {
@@ -219,7 +220,9 @@ func (w *Writer) AddFile(ctx context.Context, e Entry, src io.Reader) (Entry, er
 	if err != nil {
 		return e, fmt.Errorf("add %s: %w", e.Path, err)
 	}
-	e.Digest = hex.EncodeToString(s.file.Sum(nil))
+	if !e.Paged {
+		e.Digest = hex.EncodeToString(s.file.Sum(nil))
+	}
 	return e, w.addEntry(e)
 }
 
