@@ -50,14 +50,16 @@ func Dangers() []string {
 
 // Env is what a running action is given by its caller.
 type Env struct {
-	Actor      string        // who runs it: "alice", "relight serve"
-	Run        relight.RunID // "" outside a run
-	Step       string
-	Epoch      int64  // fencing epoch of the run's lease
-	Sandbox    string // id of the drill's sandbox; "" in earnest
-	Force      bool
-	Since      time.Time                                         // when the step's last attempt began; a probe tells by it what an earlier run did. Zero outside a run
-	Confirm    func(ctx context.Context, b Blast) error          // asks for the target's name to be typed
+	Actor   string        // who runs it: "alice", "relight serve"
+	Run     relight.RunID // "" outside a run
+	Step    string
+	Epoch   int64  // fencing epoch of the run's lease
+	Sandbox string // id of the drill's sandbox; "" in earnest
+	Force   bool
+	Since   time.Time                                // when the step's last attempt began; a probe tells by it what an earlier run did. Zero outside a run
+	Confirm func(ctx context.Context, b Blast) error // asks for the target's name to be typed
+	// Guard keeps other hosts away from what is confirmed until release is called; the context it gives ends when it no longer can. nil: nobody else is about
+	Guard      func(ctx context.Context, b Blast) (guarded context.Context, release func(), err error)
 	Started    func(ctx context.Context, h relight.Handle) error // journals a handle before the effect
 	Progress   func(relight.Progress)
 	Checkpoint func(ctx context.Context, key string, value any) error // journals a step's own progress

@@ -39,6 +39,14 @@ func Execute(ctx context.Context, a Action, env Env, in any) (any, error) {
 			return nil, err
 		}
 	}
+	if ask && env.Guard != nil {
+		guarded, release, err := env.Guard(ctx, b)
+		if err != nil {
+			return nil, err
+		}
+		defer release()
+		ctx = guarded
+	}
 	return a.Run(ctx, env, in)
 }
 

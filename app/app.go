@@ -29,9 +29,11 @@ type Options struct {
 	Config     string   // path of relight.yaml, or "" to search
 	Identities []string // files with recovery identities, for what must be read
 	Actor      string   // who is at the keyboard
-	Executable string   // relight itself, for wal-get and serve
-	Log        *slog.Logger
-	Now        func() time.Time
+	// WithoutLease is the store that may be destroyed although a repository cannot be asked who else is at it.
+	WithoutLease string
+	Executable   string // relight itself, for wal-get and serve
+	Log          *slog.Logger
+	Now          func() time.Time
 }
 
 // App is an estate's object graph, opened piece by piece. It is safe for concurrent use.

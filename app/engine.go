@@ -45,7 +45,7 @@ func (a *App) Engine(ctx context.Context, o EngineOptions) (*runbook.Engine, err
 		return nil, err
 	}
 	l := &runLeases{j: j}
-	return runbook.New(runbook.Config{Approved: func(_ context.Context, rb *runbook.Runbook) error { return a.MayRun(rb, rb.Name) },
+	return runbook.New(runbook.Config{Approved: func(_ context.Context, rb *runbook.Runbook) error { return a.MayRun(rb, rb.Name) }, Guard: a.guardRun,
 		SignedOnly: e.SignedOnly,
 		Log:        runLog{j: j, lease: l.current}, Actions: actions, Runner: a.Host(), Person: o.Person, Leases: l, Approvers: approvers,
 		Redact: func(text string) string { return string(a.redactor.Redact([]byte(text))) },

@@ -63,6 +63,9 @@ func (s *session) actionCommand(a action.Action, verb string) *cobra.Command {
 	if a.HasPlan() {
 		c.Flags().BoolVar(&dry, "plan", false, "show what would be changed, and change nothing")
 	}
+	if a.Danger().Destructive() {
+		s.bindGuard(c)
+	}
 	if a.Danger().Destructive() && c.Flags().Lookup("force") == nil {
 		c.Flags().BoolVar(&force, "force", false, "allow an occupied or newer target; the target's name is asked for all the same")
 	}
@@ -83,7 +86,7 @@ func (s *session) actionCommand(a action.Action, verb string) *cobra.Command {
 func (s *session) runAction(ctx context.Context, a action.Action, in any, dry, force bool) error {
 	m := s.meter()
 	defer m.close()
-	env := action.Env{Actor: s.actor, Force: force, Confirm: s.confirmBlast, Progress: m.show, Log: s.a.Log(), Now: time.Now}
+	env := action.Env{Actor: s.actor, Force: force, Confirm: s.confirmBlast, Guard: s.a.GuardAction, Progress: m.show, Log: s.a.Log(), Now: time.Now}
 	if dry {
 		b, err := a.Plan(ctx, env, in)
 		if err != nil {

@@ -33,6 +33,7 @@ type session struct {
 	config     string
 	identities []string
 	confirm    string
+	unguarded  string // --without-lease
 	answers    []string
 	actor      string
 	json       bool
@@ -133,7 +134,7 @@ func (s *session) start() {
 	if err != nil {
 		executable = "relight" // then it must be in the path
 	}
-	s.a = app.New(app.Options{Config: s.config, Identities: s.identities, Actor: s.actor, Executable: executable,
+	s.a = app.New(app.Options{Config: s.config, Identities: s.identities, Actor: s.actor, Executable: executable, WithoutLease: s.unguarded,
 		Log: slog.New(slog.NewTextHandler(s.Err, &slog.HandlerOptions{Level: level})), Now: time.Now})
 }
 

@@ -45,7 +45,12 @@ func (f *runFlags) bind(c *cobra.Command, s *session) {
 
 func (s *session) bindPerson(c *cobra.Command, yes *bool) {
 	c.Flags().StringArrayVar(&s.answers, "answer", nil, "answer to a step's question, STEP=TEXT; an approval is STEP=approve and stays asserted without a signature; several may be given")
+	s.bindGuard(c)
 	c.Flags().BoolVar(yes, "yes", false, "take recommended options and confirm manual steps, on record; never confirms a destructive step, never approves")
+}
+
+func (s *session) bindGuard(c *cobra.Command) {
+	c.Flags().StringVar(&s.unguarded, "without-lease", "", "name of the store that may be overwritten although a repository cannot be asked whether another host is at work on it; on record")
 }
 
 func (s *session) runStart() *cobra.Command {

@@ -93,6 +93,9 @@ func (m *Meta) acquire(ctx context.Context, what string, ttl time.Duration, same
 	return nil, heldError(what, leaseRecord{Host: "others, one after the other,", At: m.now(), TTL: ttl})
 }
 
+// lookEvery is how often a heartbeat is looked at, at the least.
+const lookEvery = time.Second
+
 // leaseAttempts is how often Acquire looks anew at a lease that changes hands quickly.
 const leaseAttempts = 5
 
@@ -142,7 +145,7 @@ func (m *Meta) awaitSilence(ctx context.Context, what string, epoch int64, sameH
 	}
 	wait := held.TTL + held.TTL/8
 	for since := m.now(); m.now().Sub(since) < wait; {
-		if err := m.o.Sleep(ctx, max(held.TTL/8, time.Millisecond)); err != nil {
+		if err := m.o.Sleep(ctx, min(max(held.TTL/8, time.Millisecond), lookEvery)); err != nil {
 			return fmt.Errorf("wait for lease %s of host %s: %w", what, held.Host, err)
 		}
 		next, err := m.readBeat(ctx, what, epoch)

@@ -34,9 +34,12 @@ func (m *Meta) Hold(ctx context.Context, what string, ttl time.Duration, sameHos
 	return err
 }
 
-// keepAlive renews thrice in a TTL until ctx ends, or the lease is lost.
+// renewEvery is often enough that another host soon sees that the holder lives.
+const renewEvery = 5 * time.Second
+
+// keepAlive renews at least thrice in a TTL until ctx ends, or the lease is lost.
 func (l *Lease) keepAlive(ctx context.Context, lost context.CancelCauseFunc) {
-	t := time.NewTicker(max(l.ttl/3, time.Millisecond))
+	t := time.NewTicker(min(max(l.ttl/3, time.Millisecond), renewEvery))
 	defer t.Stop()
 	for {
 		select {

@@ -24,7 +24,9 @@ func TestGate(t *testing.T) {
 		}
 		return d
 	}
-	text := func(rb *runbook.Runbook, decision string) []byte { return runbook.ApprovalText("", rb.Hash, "", decision) }
+	text := func(rb *runbook.Runbook, decision string) []byte {
+		return runbook.ApprovalText("", rb.Hash, "", decision)
+	}
 	asserted := decide(g, now, runbook.Approve, "")
 	signed := decide(g, now, runbook.Approve, sshsig(t, bob, "relight", text(now, runbook.Approve)))
 	refused := decide(g, now, runbook.Refuse, "")

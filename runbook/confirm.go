@@ -49,9 +49,17 @@ func (r *run) preview(ctx context.Context, id string, j *job) (action.Blast, boo
 	return b, ask, nil
 }
 
-// confirm has the target's name typed, once for each plan: what was confirmed before a crash holds as long as the plan
-// is the same.
+// confirm has the target's name typed, and keeps others away from it.
 func (r *run) confirm(ctx context.Context, id string, b action.Blast) error {
+	if err := r.typed(ctx, id, b); err != nil {
+		return err
+	}
+	return r.guard(ctx, b.Target)
+}
+
+// typed has the target's name typed, once for each plan: what was confirmed before a crash holds as long as the plan
+// is the same.
+func (r *run) typed(ctx context.Context, id string, b action.Blast) error {
 	hash := blastHash(b)
 	u := r.view(id)
 	if u.Confirmed != nil && u.Confirmed.BlastHash == hash {

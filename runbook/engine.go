@@ -76,6 +76,9 @@ type Config struct {
 	SignedOnly bool
 	// Approved refuses a runbook whose hash was not approved for real runs; nil: all may run.
 	Approved func(ctx context.Context, rb *Runbook) error
+	// Guard keeps other hosts' destructive runs away from a target while this process drives the run. Its lease is nil where the target is nothing that hosts
+	// have in common; nil: none is ever needed.
+	Guard    func(ctx context.Context, run relight.RunID, target string) (Lease, error)
 	Redact   func(string) string // applied to every text that is journaled; nil: none
 	Watch    func(relight.Event) // called with every durable event, in order, from one goroutine at a time
 	Progress func(run relight.RunID, step string, p relight.Progress)
@@ -265,6 +268,7 @@ func Fold(ctx context.Context, log Events, id relight.RunID) (*State, error) {
 // held drives do with the run's lease.
 func (r *run) held(ctx context.Context, force bool, do func(ctx context.Context) error) (*State, error) {
 	if r.e.c.Leases == nil {
+		defer r.leave(ctx)
 		return r.result(ctx, do(ctx))
 	}
 	lease, err := r.e.c.Leases.Acquire(ctx, r.id, force)
@@ -282,6 +286,7 @@ func (r *run) held(ctx context.Context, force bool, do func(ctx context.Context)
 		}
 	}()
 	st, err := r.result(ctx, do(ctx))
+	r.leave(ctx)
 	cancel(nil)
 	<-watched
 	if rerr := lease.Release(context.WithoutCancel(ctx)); rerr != nil {

@@ -294,8 +294,8 @@ func (r *run) waitingError() error {
 	code, hint := relight.CodeWaiting, "answer, then: relight run resume "+string(r.id)
 	for id, err := range r.blocked {
 		steps = append(steps, id)
-		if relight.CodeOf(err) == relight.CodePlanChanged {
-			code = relight.CodePlanChanged
+		if c := relight.CodeOf(err); c == relight.CodePlanChanged || c == relight.CodeLeaseHeld {
+			code = c
 		}
 	}
 	slices.Sort(steps)

@@ -32,6 +32,11 @@ type run struct {
 	cancel    context.CancelCauseFunc
 	// questions that a person is being asked here, with what ends the asking
 	questions map[string]context.CancelFunc
+
+	guarding sync.Mutex
+	guards   map[string]Lease // by target; nil where none is needed
+	watching sync.WaitGroup
+	left     chan struct{} // closed when this process leaves the run
 }
 
 // stage folds an event in and queues it. The caller holds mu. No effect may rest on it before flush.

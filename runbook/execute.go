@@ -180,8 +180,9 @@ func (r *run) lost(ctx context.Context) bool {
 }
 
 func isWaiting(err error) bool {
+	var k keptOut
 	c := relight.CodeOf(err)
-	return c == relight.CodeWaiting || c == relight.CodePlanChanged
+	return c == relight.CodeWaiting || c == relight.CodePlanChanged || errors.As(err, &k)
 }
 
 func (r *run) waits(id string, u StepState, err error) outcome {

@@ -48,6 +48,9 @@ func (e *Engine) reopen(ctx context.Context, id relight.RunID, o OpenOptions, ki
 		if err := r.clear(ctx); err != nil {
 			return err
 		}
+		if err := r.guardAgain(ctx); err != nil {
+			return err
+		}
 		return do(r, ctx)
 	})
 }
@@ -294,6 +297,7 @@ func (e *Engine) newRun(id relight.RunID, actor string) *run {
 	return &run{
 		e: e, log: e.c.Log, watch: e.c.Watch, id: id, actor: actor, st: NewState(),
 		active: map[string]bool{}, blocked: map[string]error{}, questions: map[string]context.CancelFunc{},
+		guards: map[string]Lease{}, left: make(chan struct{}),
 	}
 }
 
