@@ -60,6 +60,7 @@ type Env struct {
 	Confirm func(ctx context.Context, b Blast) error // asks for the target's name to be typed
 	// Guard keeps other hosts away from what is confirmed until release is called; the context it gives ends when it no longer can. nil: nobody else is about
 	Guard      func(ctx context.Context, b Blast) (guarded context.Context, release func(), err error)
+	Announce   func(b Blast)                                     // shows a plan that nobody has to confirm; nil: it is not shown
 	Started    func(ctx context.Context, h relight.Handle) error // journals a handle before the effect
 	Progress   func(relight.Progress)
 	Checkpoint func(ctx context.Context, key string, value any) error // journals a step's own progress

@@ -38,6 +38,8 @@ func Execute(ctx context.Context, a Action, env Env, in any) (any, error) {
 		if err := b.Ask(ctx, env); err != nil {
 			return nil, err
 		}
+	} else if env.Announce != nil && len(b.Lines) > 0 {
+		env.Announce(b)
 	}
 	if ask && env.Guard != nil {
 		guarded, release, err := env.Guard(ctx, b)

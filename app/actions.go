@@ -44,7 +44,7 @@ func (a *App) cluster(ctx context.Context, name string) (postgres.Cluster, error
 		return postgres.Cluster{}, err
 	}
 	return postgres.Cluster{Store: pg, Data: s.Data, Owner: s.Owner, Evidence: s.Evidence, Objective: s.Objective, Repositories: s.Repositories,
-		Meta: a.Repository, Reader: a.Reader, ParseTime: func(text string) (time.Time, error) { return estate.ParseTime(text, e.Zone) }}, nil
+		Meta: a.Repository, Reader: a.Reader, Zone: e.Zone, ParseTime: func(text string) (time.Time, error) { return estate.ParseTime(text, e.Zone) }}, nil
 }
 
 type repositoryChoice struct {

@@ -86,7 +86,7 @@ func (s *session) actionCommand(a action.Action, verb string) *cobra.Command {
 func (s *session) runAction(ctx context.Context, a action.Action, in any, dry, force bool) error {
 	m := s.meter()
 	defer m.close()
-	env := action.Env{Actor: s.actor, Force: force, Confirm: s.confirmBlast, Guard: s.a.GuardAction, Progress: m.show, Log: s.a.Log(), Now: time.Now}
+	env := action.Env{Actor: s.actor, Force: force, Confirm: s.confirmBlast, Guard: s.a.GuardAction, Announce: s.announce, Progress: m.show, Log: s.a.Log(), Now: time.Now}
 	if dry {
 		b, err := a.Plan(ctx, env, in)
 		if err != nil {

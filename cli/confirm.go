@@ -29,6 +29,13 @@ func (s *session) confirmBlast(ctx context.Context, b action.Blast) error {
 	return b.Match(typed)
 }
 
+// announce shows what is about to happen where nobody has to confirm it.
+func (s *session) announce(b action.Blast) {
+	for _, line := range b.Lines {
+		fmt.Fprintf(s.Err, "  %s\n", line)
+	}
+}
+
 // ask reads one line from the terminal. The read cannot be interrupted, so the process ends with it pending when ctx ends first.
 func (s *session) ask(ctx context.Context, prompt string) (string, error) {
 	fmt.Fprint(s.Err, prompt)

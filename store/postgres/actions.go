@@ -24,6 +24,7 @@ type Cluster struct {
 	Meta         func(ctx context.Context, repository string) (*repo.Meta, error)
 	Reader       func(ctx context.Context, repository string) (*repo.Reader, error)
 	ParseTime    func(text string) (time.Time, error) // in the estate's zone
+	Zone         *time.Location                       // the estate's; nil: UTC
 }
 
 // Open finds a store by name; "" is the only one.

@@ -127,6 +127,9 @@ func (a *actions) planRestore(ctx context.Context, env action.Env, in restoreInp
 	}
 	b := action.Blast{Target: r.point.Store, Danger: action.Data}
 	b.Lines = append(b.Lines, fmt.Sprintf("brings %s to %s, from base backup %s of repository %s", r.point.Store, plan.Target, plan.Snapshot, r.name))
+	if t := r.point.Target; t.Kind == relight.TargetTime {
+		b.Lines = append(b.Lines, echo(t.Time, plan.LastCommit, r.Zone))
+	}
 	if !plan.LastCommit.IsZero() {
 		b.Lines = append(b.Lines, "the last commit that the repository holds is of "+clockText(plan.LastCommit))
 	}
@@ -142,6 +145,25 @@ func (a *actions) planRestore(ctx context.Context, env action.Env, in restoreInp
 	}
 	b.Lines = append(b.Lines, plan.Warnings...)
 	return b, nil
+}
+
+// echo says a moment back with its offset and how far it is from the last commit, so that a wrong zone or day is seen before anything happens.
+func echo(at, last time.Time, zone *time.Location) string {
+	if zone == nil {
+		zone = time.UTC
+	}
+	text := "the moment is " + at.In(zone).Format("2006-01-02 15:04:05.999999-07:00")
+	if zone != time.UTC {
+		text += " in " + zone.String() + ", " + clockText(at)
+	}
+	switch d := at.Sub(last).Round(time.Millisecond); {
+	case last.IsZero():
+		return text
+	case d < 0:
+		return fmt.Sprintf("%s: %s before the last commit", text, -d)
+	default:
+		return fmt.Sprintf("%s: %s after the last commit", text, d)
+	}
 }
 
 // probeRestore believes the finished restore of this very point only when it was finished after the step began: "latest" may have been restored here
