@@ -52,8 +52,9 @@ type Snapshot struct {
 	Started  time.Time       `json:"started"`
 	Finished time.Time       `json:"finished"`
 	Files    int64           `json:"files"`
-	Size     int64           `json:"size"`   // bytes of the protected data
-	Stored   int64           `json:"stored"` // bytes added to the repository
+	Size     int64           `json:"size"`           // bytes of the protected data
+	Read     int64           `json:"read,omitempty"` // bytes read from the store; 0 where it was not counted
+	Stored   int64           `json:"stored"`         // bytes added to the repository
 	Parent   SnapshotID      `json:"parent,omitempty"`
 	Facts    json.RawMessage `json:"facts,omitempty"` // the store's own facts (store/postgres.Facts)
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/toolboxai/relight"
+	"github.com/toolboxai/relight/coordinator"
 	"github.com/toolboxai/relight/host"
 	"github.com/toolboxai/relight/repo"
 	"github.com/toolboxai/relight/store"
@@ -44,15 +45,16 @@ func (b base) Newest(ctx context.Context) (relight.Snapshot, bool, error) {
 	return relight.Snapshot{}, false, nil
 }
 
-// Timeline is 0, which no server is on, where the facts cannot be read: then a new backup is due.
-func (b base) Timeline(s relight.Snapshot) relight.TimelineID {
+// Start gives timeline 0, which no server is on, where the facts cannot be read: then a new backup is due.
+func (b base) Start(s relight.Snapshot) (relight.TimelineID, relight.LSN) {
 	f, err := postgres.FactsOf(s)
 	if err != nil {
-		return 0
+		return 0, 0
 	}
-	return f.Timeline
+	return f.Timeline, f.StartLSN
 }
 
+// Gap leaves out what a former cluster of the store has lost: no base backup of the present one mends it.
 func (b base) Gap(ctx context.Context, s relight.Snapshot) (string, error) {
 	f, err := postgres.FactsOf(s)
 	if err != nil {
@@ -68,6 +70,41 @@ func (b base) Gap(ctx context.Context, s relight.Snapshot) (string, error) {
 		}
 	}
 	return "", nil
+}
+
+func (b base) Costs(ctx context.Context) ([]coordinator.Cost, error) {
+	all, err := b.meta.Snapshots(ctx, b.name)
+	if err != nil {
+		return nil, err
+	}
+	var out []coordinator.Cost
+	for _, man := range all {
+		out = append(out, coordinator.CostOf(man.Snapshot))
+	}
+	return out, nil
+}
+
+// What a replay must have read to tell a rate, and the rate that is assumed until one has.
+const (
+	tellingReplay = 32 << 20
+	assumedReplay = 16 << 20
+)
+
+// ReplayRate is that of the last proof which replayed enough to tell; the servers of proofs are this host's.
+func (b base) ReplayRate(ctx context.Context) (float64, error) {
+	proofs, err := b.meta.Proofs(ctx, b.name)
+	if err != nil {
+		return 0, err
+	}
+	rate, at := float64(assumedReplay), time.Time{}
+	for _, p := range proofs {
+		for _, phase := range p.Restored.Phases {
+			if phase.Name == "replay" && phase.Bytes >= tellingReplay && phase.Seconds > 0 && p.At.After(at) {
+				rate, at = float64(phase.Bytes)/phase.Seconds, p.At
+			}
+		}
+	}
+	return rate, nil
 }
 
 func (b base) Backup(ctx context.Context) (relight.Snapshot, error) {

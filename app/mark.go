@@ -3,11 +3,11 @@ package app
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/toolboxai/relight"
 	"github.com/toolboxai/relight/action"
-	"github.com/toolboxai/relight/coordinator"
-	"github.com/toolboxai/relight/estate"
+	"github.com/toolboxai/relight/store/postgres"
 )
 
 type markInput struct {
@@ -74,17 +74,38 @@ func (a *App) points(ctx context.Context, storeName, repository string) ([]relig
 	return w.Names, err
 }
 
-// markers are the tasks that set restore points by policy.
-func (a *App) markers(e *estate.Estate) []coordinator.Task {
-	var out []coordinator.Task
-	for _, s := range e.Stores {
-		if s.MarkEvery > 0 {
-			out = append(out, coordinator.Task{Name: "set restore points in " + s.Name, Every: s.MarkEvery, Do: func(ctx context.Context) error {
-				in := markInput{Store: s.Name, Name: "relight-" + a.o.Now().UTC().Format("20060102T150405Z")}
-				_, err := a.markPoint(ctx, action.Env{}, in)
-				return err
-			}})
+// pointKeeper sets the restore points of a store for the coordinator, which knows by the log's positions when they are durable.
+type pointKeeper struct {
+	a            *App
+	store        *postgres.Store
+	repositories []string
+}
+
+func (p pointKeeper) Newest(ctx context.Context) (time.Time, error) {
+	var newest time.Time
+	for i, name := range p.repositories {
+		m, err := p.a.Repository(ctx, name)
+		if err != nil {
+			return time.Time{}, err
+		}
+		w, err := p.store.Window(ctx, m)
+		if err != nil {
+			return time.Time{}, err
+		}
+		var here time.Time
+		for _, mark := range w.Names {
+			if mark.Point.Time.After(here) {
+				here = mark.Point.Time
+			}
+		}
+		if i == 0 || here.Before(newest) {
+			newest = here
 		}
 	}
-	return out
+	return newest, nil
+}
+
+func (p pointKeeper) Set(ctx context.Context, name string) (relight.Point, error) {
+	mark, err := p.store.SetMark(ctx, name)
+	return mark.Point, err
 }

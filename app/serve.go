@@ -96,11 +96,12 @@ func publish(e *estate.Estate, s coordinator.Status) error {
 func (a *App) protected(ctx context.Context, e *estate.Estate) ([]coordinator.Store, error) {
 	var out []coordinator.Store
 	for _, s := range e.Stores {
-		p := coordinator.Store{Name: s.Name, Every: s.BaseBackup}
+		p := coordinator.Store{Name: s.Name, Schedule: schedule(s.Policy), PointEvery: s.MarkEvery}
 		pg, err := a.postgresStore(ctx, e, s)
 		if err != nil {
 			return nil, err
 		}
+		p.Points = pointKeeper{a: a, store: pg, repositories: s.Repositories}
 		live := time.Second
 		for _, name := range s.Repositories {
 			m, err := a.Repository(ctx, name)
@@ -121,6 +122,11 @@ func (a *App) protected(ctx context.Context, e *estate.Estate) ([]coordinator.St
 		return nil, &relight.Error{Op: "serve", Code: relight.CodeUsage, Err: errors.New("the estate has no stores"), Hint: "describe one under `stores:` in relight.yaml"}
 	}
 	return out, nil
+}
+
+func schedule(p estate.Policy) coordinator.Schedule {
+	return coordinator.Schedule{Every: p.BaseBackup, LongestReplay: p.LongestReplay,
+		Budget: coordinator.Budget{Rate: p.Budget.Rate(), Share: p.Budget.Share, Text: p.Budget.String()}}
 }
 
 func (a *App) receiver(ctx context.Context, e *estate.Estate, s estate.Store, live time.Duration) (*postgres.Receiver, error) {
@@ -150,7 +156,7 @@ func (a *App) tasks(ctx context.Context, e *estate.Estate) ([]coordinator.Task, 
 			coordinator.Task{Name: "sweep superseded WAL in " + name, Every: 30 * time.Second, Do: sweeps.sweep})
 		out = append(out, a.pruneTask(e, m)...)
 	}
-	return append(out, a.markers(e)...), nil
+	return out, nil
 }
 
 // sweeper removes live ranges whose whole segment is durable. It lists a whole store rarely: the list grows with the log, and a new timeline can wait.

@@ -87,24 +87,47 @@ func (s *session) statusTable(st coordinator.Status, names []string, unprotected
 		}
 		store := st.Stores[name]
 		if store == nil {
-			rows = append(rows, []string{name, "—", "—", "—", "—", state})
+			rows = append(rows, []string{name, "—", "—", "—", "—", "—", "—", state})
 			continue
 		}
 		for _, repository := range slices.Sorted(maps.Keys(store.Repositories)) {
 			r := store.Repositories[repository]
-			rows = append(rows, []string{name, repository, r.Durable.String(), timeText(r.CoveredAt), timeText(r.Finished), state})
+			rows = append(rows, []string{name, repository, r.Durable.String(), timeText(r.CoveredAt), timeText(r.Finished), timeText(r.Next), timeText(store.Point), state})
 		}
 	}
 	if len(rows) == 0 {
 		return errors.New("the estate has no stores")
 	}
-	if err := s.table([]string{"STORE", "REPOSITORY", "DURABLE", "COVERED UP TO", "BASE BACKUP", "STATE"}, rows); err != nil {
+	if err := s.table([]string{"STORE", "REPOSITORY", "DURABLE", "COVERED UP TO", "BASE BACKUP", "NEXT", "RESTORE POINT", "STATE"}, rows); err != nil {
 		return err
 	}
+	s.statusNotes(st)
 	for _, task := range slices.Sorted(maps.Keys(st.Tasks)) {
 		if st.Tasks[task] != "" {
 			s.say("task failed: %s: %s", task, st.Tasks[task])
 		}
 	}
 	return nil
+}
+
+// statusNotes says what a policy cannot have at the moment, and why.
+func (s *session) statusNotes(st coordinator.Status) {
+	for _, name := range slices.Sorted(maps.Keys(st.Stores)) {
+		store := st.Stores[name]
+		if store.PointError != "" {
+			s.say("%s: no restore point could be set: %s", name, store.PointError)
+		}
+		for _, repository := range slices.Sorted(maps.Keys(store.Repositories)) {
+			r := store.Repositories[repository]
+			if r.Held != "" {
+				s.say("%s in %s: no base backup is taken yet: %s", name, repository, r.Held)
+			}
+			if r.Error != "" {
+				s.say("%s in %s: the last base backup failed: %s", name, repository, r.Error)
+			}
+			if r.Replay >= 1 {
+				s.say("%s in %s: recovery to the present would replay for about %s", name, repository, time.Duration(r.Replay*float64(time.Second)).Round(time.Second))
+			}
+		}
+	}
 }

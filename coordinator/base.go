@@ -2,6 +2,7 @@ package coordinator
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -25,6 +26,9 @@ func (c *Coordinator) keepBase(ctx context.Context, s Store, r Repository) {
 	}
 }
 
+// lookAgain is how long what is known of a repository's base backups counts: other processes take and prove them too.
+const lookAgain = 15 * time.Minute
+
 // due says why a base backup must be taken now, or "". Nothing is due before the follower streams: a backup needs its WAL.
 func (c *Coordinator) due(ctx context.Context, s Store, r Repository) (string, error) {
 	following, ok := c.status.following(s.Name)
@@ -32,7 +36,7 @@ func (c *Coordinator) due(ctx context.Context, s Store, r Repository) (string, e
 		return "", nil
 	}
 	newest, ok := c.status.newest(s.Name, r.Name)
-	if !ok {
+	if !ok || c.now().Sub(newest.learned) >= lookAgain {
 		found, any, err := r.Base.Newest(ctx)
 		if err != nil {
 			return "", fmt.Errorf("find the newest base backup: %w", err)
@@ -44,24 +48,30 @@ func (c *Coordinator) due(ctx context.Context, s Store, r Repository) (string, e
 		if err != nil || gap != "" {
 			return gap, err
 		}
-		newest = base{snapshot: found, timeline: r.Base.Timeline(found)}
-		c.status.setNewest(s.Name, r.Name, newest)
+		if newest, err = c.learn(ctx, s, r, found); err != nil {
+			return "", err
+		}
 	}
-	return whyDue(following, newest, s.Every, c.now()), nil
+	d := decide(following, newest, s.Schedule, c.now())
+	c.status.planned(s.Name, r.Name, d)
+	return d.why, nil
 }
 
-// whyDue decides; it is apart so that every case can be tested.
-func whyDue(f following, b base, every time.Duration, now time.Time) string {
-	switch {
-	case f.Timeline != b.timeline:
-		return fmt.Sprintf("timeline %d has none", f.Timeline)
-	case f.NeedBase.After(b.snapshot.Started):
-		return "write-ahead log was lost after the newest"
-	case now.Sub(b.snapshot.Finished) >= every:
-		return "the newest is " + now.Sub(b.snapshot.Finished).Round(time.Second).String() + " old"
-	default:
-		return ""
+// learn gathers what is to be known of the newest base backup and its forerunners.
+func (c *Coordinator) learn(ctx context.Context, s Store, r Repository, newest relight.Snapshot) (base, error) {
+	b := base{snapshot: newest, learned: c.now()}
+	b.timeline, b.start = r.Base.Start(newest)
+	var err error
+	if s.Schedule.Budget != (Budget{}) {
+		if b.costs, err = r.Base.Costs(ctx); err != nil {
+			return b, fmt.Errorf("find what base backups cost: %w", err)
+		}
 	}
+	if b.replayRate, err = r.Base.ReplayRate(ctx); err != nil {
+		return b, fmt.Errorf("find how fast the log is replayed: %w", err)
+	}
+	c.status.setNewest(s.Name, r.Name, b)
+	return b, nil
 }
 
 func (c *Coordinator) takeBase(ctx context.Context, s Store, r Repository, why string) error {
@@ -70,12 +80,12 @@ func (c *Coordinator) takeBase(ctx context.Context, s Store, r Repository, why s
 	if err != nil {
 		return fmt.Errorf("base backup of %s into %s: %w", s.Name, r.Name, err)
 	}
-	c.status.setNewest(s.Name, r.Name, base{snapshot: snapshot, timeline: r.Base.Timeline(snapshot)})
+	_, learned := c.learn(ctx, s, r, snapshot) // when it fails, the next look finds the snapshot in the repository
 	if s.BaseTaken != nil && c.status.behindGaps(s) {
 		s.BaseTaken()
 	}
 	c.log.Info("Backup completed successfully", "store", s.Name, "repository", r.Name, "snapshot", snapshot.ID, "size", snapshot.Size, "stored", snapshot.Stored)
-	return c.record(ctx, "backup.completed", backupEvent{Store: s.Name, Repository: r.Name, Why: why, Snapshot: snapshot})
+	return errors.Join(learned, c.record(ctx, "backup.completed", backupEvent{Store: s.Name, Repository: r.Name, Why: why, Snapshot: snapshot}))
 }
 
 type backupEvent struct {

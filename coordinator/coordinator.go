@@ -1,5 +1,5 @@
 // Package coordinator keeps an estate protected: for every store it follows the changes into every repository, takes base backups
-// when they are due or needed, and stores what recovery starts from (the estate bundle, journal heads and segments).
+// when they are due or needed and the budget allows, sets restore points between them, and stores what recovery starts from (the estate bundle, journal heads and segments).
 //
 // It promises that one failing task never stops another, that whatever is not protected at this moment is said so in the status, with the reason,
 // and that a task which failed is tried again until it works or the coordinator is stopped.
@@ -20,10 +20,14 @@ import (
 type Base interface {
 	// Newest is the newest snapshot; ok is false when there is none.
 	Newest(ctx context.Context) (newest relight.Snapshot, ok bool, err error)
-	// Timeline of a snapshot.
-	Timeline(s relight.Snapshot) relight.TimelineID
+	// Start is where replay from a snapshot begins. The timeline is 0, which no server is on, where that cannot be told.
+	Start(s relight.Snapshot) (relight.TimelineID, relight.LSN)
 	// Gap says which write-ahead log after s is lost for good in its repository; "" when none is.
 	Gap(ctx context.Context, s relight.Snapshot) (string, error)
+	// Costs are those of the base backups that are there, oldest first.
+	Costs(ctx context.Context) ([]Cost, error)
+	// ReplayRate is how many bytes of write-ahead log a recovery replays in a second, measured by proofs where there are any.
+	ReplayRate(ctx context.Context) (float64, error)
 	Backup(ctx context.Context) (relight.Snapshot, error)
 }
 
@@ -39,7 +43,9 @@ type Store struct {
 	Name         string
 	Follower     store.Follower
 	Repositories []Repository
-	Every        time.Duration // a base backup is due when the newest is older
+	Schedule     Schedule
+	Points       Points        // nil where PointEvery is 0
+	PointEvery   time.Duration // one point of each stretch of this length is made; 0: none
 	BaseTaken    func()        // called when every repository has a base backup behind the last gap; may be nil
 }
 
@@ -91,6 +97,9 @@ func (c *Coordinator) Run(ctx context.Context) {
 		wg.Go(func() { c.follow(ctx, s) })
 		for _, r := range s.Repositories {
 			wg.Go(func() { c.keepBase(ctx, s, r) })
+		}
+		if s.PointEvery > 0 {
+			wg.Go(func() { c.keepPoints(ctx, s) })
 		}
 	}
 	for _, t := range c.tasks {

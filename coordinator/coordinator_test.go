@@ -72,6 +72,8 @@ type bases struct {
 	gap      string
 	broken   error
 	attempts int
+	moved    int64   // bytes that the next backup reads
+	rate     float64 // of replay
 }
 
 func newBases() *bases { return &bases{line: 1, lines: map[relight.SnapshotID]relight.TimelineID{}} }
@@ -85,10 +87,26 @@ func (b *bases) Newest(context.Context) (relight.Snapshot, bool, error) {
 	return b.taken[len(b.taken)-1], true, nil
 }
 
-func (b *bases) Timeline(s relight.Snapshot) relight.TimelineID {
+func (b *bases) Start(s relight.Snapshot) (relight.TimelineID, relight.LSN) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.lines[s.ID]
+	return b.lines[s.ID], 50
+}
+
+func (b *bases) Costs(context.Context) ([]Cost, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var out []Cost
+	for _, s := range b.taken {
+		out = append(out, CostOf(s))
+	}
+	return out, nil
+}
+
+func (b *bases) ReplayRate(context.Context) (float64, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.rate, nil
 }
 
 func (b *bases) Gap(context.Context, relight.Snapshot) (string, error) {
@@ -104,7 +122,7 @@ func (b *bases) Backup(context.Context) (relight.Snapshot, error) {
 	if b.broken != nil {
 		return relight.Snapshot{}, b.broken
 	}
-	s := relight.Snapshot{ID: relight.SnapshotID(fmt.Sprintf("s%d", len(b.taken)+1)), Started: time.Now(), Finished: time.Now()}
+	s := relight.Snapshot{ID: relight.SnapshotID(fmt.Sprintf("s%d", len(b.taken)+1)), Started: time.Now(), Finished: time.Now(), Read: b.moved}
 	b.taken, b.lines[s.ID] = append(b.taken, s), b.line
 	return s, nil
 }
@@ -129,26 +147,30 @@ func (b *bases) set(change func()) {
 
 // stand runs a coordinator in a bubble of its own time.
 type stand struct {
-	follower *follower
-	vault    *bases
-	attic    *bases
-	events   []backupEvent
-	behind   int // calls of BaseTaken
-	last     Status
-	board    *board
-	mu       sync.Mutex // guards events, behind and last
-	stop     func()
+	follower   *follower
+	vault      *bases
+	attic      *bases
+	events     []backupEvent
+	behind     int // calls of BaseTaken
+	last       Status
+	board      *board
+	schedule   Schedule
+	points     Points
+	pointEvery time.Duration
+	tick       time.Duration
+	mu         sync.Mutex // guards events, behind and last
+	stop       func()
 }
 
 func (st *stand) options(tasks ...Task) Options {
 	return Options{
-		Stores: []Store{{Name: "main", Follower: st.follower, Every: 24 * time.Hour, BaseTaken: func() {
+		Stores: []Store{{Name: "main", Follower: st.follower, Schedule: st.schedule, Points: st.points, PointEvery: st.pointEvery, BaseTaken: func() {
 			st.mu.Lock()
 			defer st.mu.Unlock()
 			st.behind++
 		},
 			Repositories: []Repository{{Name: "vault", Base: st.vault}, {Name: "attic", Base: st.attic}}}},
-		Tasks: tasks, Log: slog.New(slog.DiscardHandler), Now: time.Now,
+		Tasks: tasks, Log: slog.New(slog.DiscardHandler), Now: time.Now, Tick: st.tick,
 		Publish: func(s Status) error {
 			st.mu.Lock()
 			defer st.mu.Unlock()
@@ -169,7 +191,16 @@ func (st *stand) options(tasks ...Task) Options {
 }
 
 func start(t *testing.T, tasks ...Task) *stand {
-	st := &stand{follower: newFollower(), vault: newBases(), attic: newBases()}
+	st := newStand()
+	st.start(t, tasks...)
+	return st
+}
+
+func newStand() *stand {
+	return &stand{follower: newFollower(), vault: newBases(), attic: newBases(), schedule: Schedule{Every: 24 * time.Hour}}
+}
+
+func (st *stand) start(t *testing.T, tasks ...Task) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	c := New(st.options(tasks...))
@@ -177,7 +208,6 @@ func start(t *testing.T, tasks ...Task) *stand {
 	wg.Go(func() { c.Run(ctx) })
 	st.stop = func() { cancel(); wg.Wait() }
 	synctest.Wait()
-	return st
 }
 
 // store is the store's status as it would be published now.
@@ -421,33 +451,6 @@ func TestProtected(t *testing.T) {
 		spoil(s)
 		if ok, why := s.Protected(); ok != (want == "") || why != want {
 			t.Errorf("%v %q, want %q", ok, why, want)
-		}
-	}
-}
-
-func TestWhyDue(t *testing.T) {
-	t.Parallel()
-	now := time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
-	b := base{snapshot: relight.Snapshot{Started: now.Add(-2 * time.Hour), Finished: now.Add(-time.Hour)}, timeline: 1}
-	f := following{Position: store.Position{Timeline: 1}}
-	for _, c := range []struct {
-		need  time.Duration // before now; 0: none
-		line  relight.TimelineID
-		every time.Duration
-		want  string
-	}{
-		{0, 1, 24 * time.Hour, ""},
-		{0, 2, 24 * time.Hour, "timeline 2 has none"},
-		{time.Hour + time.Minute, 1, 24 * time.Hour, "write-ahead log was lost after the newest"}, // while the backup ran
-		{3 * time.Hour, 1, 24 * time.Hour, ""},
-		{0, 1, time.Hour, "the newest is 1h0m0s old"},
-	} {
-		f.Timeline, f.NeedBase = c.line, time.Time{}
-		if c.need > 0 {
-			f.NeedBase = now.Add(-c.need)
-		}
-		if got := whyDue(f, b, c.every, now); got != c.want {
-			t.Errorf("%+v: %q", c, got)
 		}
 	}
 }

@@ -23,6 +23,8 @@ type StoreStatus struct {
 	Written      relight.LSN                  `json:"written,omitempty"`
 	Spooled      relight.LSN                  `json:"spooled,omitempty"`
 	Alarm        string                       `json:"alarm,omitempty"`
+	Point        time.Time                    `json:"restore_point,omitzero"` // the newest of the coordinator's that every repository holds
+	PointError   string                       `json:"restore_point_error,omitempty"`
 	Repositories map[string]*RepositoryStatus `json:"repositories"`
 }
 
@@ -33,6 +35,9 @@ type RepositoryStatus struct {
 	Snapshot  relight.SnapshotID `json:"snapshot,omitempty"`
 	Timeline  relight.TimelineID `json:"snapshot_timeline,omitempty"`
 	Finished  time.Time          `json:"snapshot_finished,omitzero"`
+	Next      time.Time          `json:"next_base,omitzero"`       // when the next base backup is due by its age and its budget
+	Held      string             `json:"base_held,omitempty"`      // why one that is wanted is not taken
+	Replay    float64            `json:"replay_seconds,omitempty"` // what recovery to the present would replay, estimated
 	Error     string             `json:"error,omitempty"`
 }
 
@@ -64,8 +69,12 @@ type following struct {
 }
 
 type base struct {
-	snapshot relight.Snapshot
-	timeline relight.TimelineID
+	snapshot   relight.Snapshot
+	timeline   relight.TimelineID
+	start      relight.LSN // where replay begins
+	costs      []Cost
+	replayRate float64 // bytes a second; 0: unknown
+	learned    time.Time
 }
 
 // board is the status under a lock.
@@ -165,6 +174,20 @@ func (b *board) setNewest(name, repository string, found base) {
 	b.bases[name+"/"+repository] = found
 	r := b.repository(name, repository)
 	r.Snapshot, r.Timeline, r.Finished = found.snapshot.ID, found.timeline, found.snapshot.Finished
+}
+
+func (b *board) planned(name, repository string, d decision) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	r := b.repository(name, repository)
+	r.Next, r.Held, r.Replay = d.next, d.held, d.replay.Seconds()
+}
+
+func (b *board) point(name string, newest time.Time, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	s := b.store(name)
+	s.Point, s.PointError = newest, text(err)
 }
 
 func (b *board) base(name, repository string, err error) {

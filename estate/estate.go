@@ -58,12 +58,9 @@ type Store struct {
 	SpoolLimit   int64  // bytes
 	Evidence     string // directory that forensic copies go to
 	Sandbox      string // directory that proofs restore into
-	BaseBackup   time.Duration
-	MarkEvery    time.Duration // how often a named restore point is set; 0: never
-	FullBackup   time.Duration // age of the newest full base backup at which the next is no incremental one
-	Keep         []Keep        // what is kept of backups; none: everything
-	Objective    relight.Objective
-	Invariants   []Invariant
+	Policy
+	Objective  relight.Objective
+	Invariants []Invariant
 }
 
 // Invariant is a query whose answer is known.

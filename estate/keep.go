@@ -19,6 +19,12 @@ type Keep struct {
 	text        string
 }
 
+// name is the stretch as it was written: "15m", "hourly".
+func (k Keep) name() string {
+	stretch, _, _ := strings.Cut(k.text, " for ")
+	return stretch
+}
+
 // String is the rule as it was written.
 func (k Keep) String() string { return k.text }
 

@@ -56,6 +56,8 @@ type storeFile struct {
 type policyFile struct {
 	BaseBackup string     `yaml:"base_backup"`
 	FullBackup string     `yaml:"full_backup"`
+	Budget     string     `yaml:"io_budget"`
+	Replay     string     `yaml:"longest_replay"`
 	Restore    string     `yaml:"restore_point"`
 	Keep       []keepFile `yaml:"keep"`
 }
@@ -227,16 +229,13 @@ func (r *resolver) store(e *Estate, name string, in storeFile) Store {
 		}
 		slices.Sort(repositories)
 	}
+	objective := relight.Objective{RTO: r.duration(at+".objective.rto", in.Objective.RTO, 2*time.Hour), RPO: r.duration(at+".objective.rpo", in.Objective.RPO, 15*time.Minute)}
 	return Store{Name: name, Kind: in.Kind, Service: in.Service, Data: r.path(in.Data), Connection: in.Connection, Password: in.Password,
 		Owner: in.Owner, Binaries: r.path(in.Binaries), Repositories: repositories, SpoolLimit: limit,
 		Evidence:   r.path(orElse(in.Evidence, filepath.Join(e.State, "evidence"))),
 		Sandbox:    r.path(orElse(in.Sandbox, filepath.Join(e.State, "sandbox"))),
-		BaseBackup: r.duration(at+".policy.base_backup", in.Policy.BaseBackup, 24*time.Hour),
-		FullBackup: r.duration(at+".policy.full_backup", in.Policy.FullBackup, 7*24*time.Hour),
-		MarkEvery:  r.duration(at+".policy.restore_point", in.Policy.Restore, 0),
-		Keep:       r.keeps(at+".policy.keep", in.Policy.Keep),
-		Objective: relight.Objective{RTO: r.duration(at+".objective.rto", in.Objective.RTO, 2*time.Hour),
-			RPO: r.duration(at+".objective.rpo", in.Objective.RPO, 15*time.Minute)},
+		Policy:     r.policy(at+".policy", in.Policy, objective),
+		Objective:  objective,
 		Invariants: in.Invariants}
 }
 

@@ -38,6 +38,8 @@ type StoreView struct {
 	Sandbox      string   `json:"sandbox"`
 	BaseBackup   string   `json:"base_backup"`
 	FullBackup   string   `json:"full_backup"`
+	Budget       string   `json:"io_budget,omitempty"`
+	Replay       string   `json:"longest_replay,omitempty"`
 	RestorePoint string   `json:"restore_point,omitempty"`
 	Keep         []string `json:"keep,omitempty"`
 	RTO          string   `json:"rto"`
@@ -64,9 +66,12 @@ func (e *Estate) View() View {
 	for name, s := range e.Stores {
 		sv := StoreView{Kind: s.Kind, Service: s.Service, Data: s.Data, Connection: s.Connection, Password: s.Password, Binaries: s.Binaries,
 			Repositories: s.Repositories, SpoolLimit: s.SpoolLimit, Evidence: s.Evidence, Sandbox: s.Sandbox, BaseBackup: s.BaseBackup.String(), FullBackup: s.FullBackup.String(),
-			RTO: s.Objective.RTO.String(), RPO: s.Objective.RPO.String()}
+			Budget: s.Budget.String(), RTO: s.Objective.RTO.String(), RPO: s.Objective.RPO.String()}
 		for _, k := range s.Keep {
 			sv.Keep = append(sv.Keep, k.String())
+		}
+		if s.LongestReplay > 0 {
+			sv.Replay = s.LongestReplay.String()
 		}
 		if s.MarkEvery > 0 {
 			sv.RestorePoint = s.MarkEvery.String()

@@ -363,7 +363,7 @@ func (b *backup) commit(ctx context.Context) (relight.Snapshot, error) {
 		kind = "incremental"
 	}
 	snap, err := b.w.Commit(ctx, relight.Snapshot{
-		Store: b.s.c.Name, Kind: kind, State: relight.Complete, Started: b.started, Finished: b.facts.StopTime, Facts: facts,
+		Store: b.s.c.Name, Kind: kind, State: relight.Complete, Started: b.started, Finished: b.facts.StopTime, Facts: facts, Read: b.copied.read(),
 	})
 	if err != nil {
 		return snap, err

@@ -115,6 +115,13 @@ func (c *copier) add(n int64) {
 	}
 }
 
+// read is how many bytes of files were read.
+func (c *copier) read() int64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.done
+}
+
 func (c *copier) damaged(d Damage) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

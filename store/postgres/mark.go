@@ -16,21 +16,32 @@ const maxMark = 63
 // Mark sets a named restore point and returns when the WAL that holds it is durable in m: from then on the name is a recovery target.
 // A name that the repository already holds is refused, because recovery to it would be ambiguous.
 func (s *Store) Mark(ctx context.Context, m *repo.Meta, name string) (relight.NamedMark, error) {
-	mark := relight.NamedMark{Name: name}
-	if name == "" || len(name) > maxMark || strings.ContainsAny(name, "\n\r\x00") {
-		return mark, s.fail("mark", relight.CodeUsage, fmt.Sprintf("choose a name of 1 to %d bytes in one line", maxMark), "%q cannot name a restore point", name)
-	}
 	if _, held, err := s.FindMark(ctx, m, name); err != nil || held {
 		if err == nil {
 			err = s.fail("mark", relight.CodeUsage, "choose another name; `relight backup list` shows those there are", "restore point %q is there already", name)
 		}
-		return mark, err
+		return relight.NamedMark{Name: name}, err
 	}
-	k := repo.WALKey{Store: s.c.Name}
-	if err := s.setMark(ctx, &mark, &k); err != nil {
+	mark, k, err := s.mark(ctx, name)
+	if err != nil {
 		return mark, err
 	}
 	return mark, s.awaitMark(ctx, m, k, mark.Point.LSN)
+}
+
+// SetMark sets a named restore point, and does not wait for any repository to hold it. That the name is used once is the caller's affair.
+func (s *Store) SetMark(ctx context.Context, name string) (relight.NamedMark, error) {
+	mark, _, err := s.mark(ctx, name)
+	return mark, err
+}
+
+func (s *Store) mark(ctx context.Context, name string) (relight.NamedMark, repo.WALKey, error) {
+	mark, k := relight.NamedMark{Name: name}, repo.WALKey{Store: s.c.Name}
+	if name == "" || len(name) > maxMark || strings.ContainsAny(name, "\n\r\x00") {
+		return mark, k, s.fail("mark", relight.CodeUsage, fmt.Sprintf("choose a name of 1 to %d bytes in one line", maxMark), "%q cannot name a restore point", name)
+	}
+	err := s.setMark(ctx, &mark, &k)
+	return mark, k, err
 }
 
 // FindMark looks a restore point up in the repository.
