@@ -3,9 +3,7 @@ package app
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/toolboxai/relight"
@@ -121,6 +119,8 @@ func (a *App) backupActions() []action.Action {
 			Example: "relight backup mark --store main --name before-migration", Run: a.markPoint, Probe: a.probeMark}),
 		action.Define(action.Spec[listInput, BackupList]{Name: "backup.list", Title: "list snapshots, newest last", Danger: action.None,
 			Example: "relight backup list --store main --latest", Run: a.listBackups, Probe: a.probeList}),
+		action.Define(action.Spec[showInput, BackupShown]{Name: "backup.show", Title: "show one snapshot or recovery set with all that is known of it", Danger: action.None,
+			Example: "relight backup show --snapshot set:before-release", Run: a.showBackup, Probe: a.probeShow}),
 		action.Define(action.Spec[pickInput, BackupVerified]{Name: "backup.verify", Title: "read every byte of a snapshot back: intact afterwards", Danger: action.None,
 			Example: "relight backup verify --latest --identity recovery.key", Run: a.verifyBackup}),
 		action.Define(action.Spec[pickInput, relight.Proof]{Name: "backup.prove", Title: "restore a snapshot into a sandbox and query it: proven afterwards", Danger: action.None,
@@ -207,64 +207,6 @@ func (a *App) snapshots(ctx context.Context, storeName, repository string) ([]re
 	return out, nil
 }
 
-type listInput struct {
-	Store      string `flag:"store" help:"the store; the only one when not given"`
-	Repository string `flag:"repository" help:"the repository; the store's first when not given"`
-	Latest     bool   `flag:"latest" help:"only the newest"`
-	Verified   bool   `flag:"verified" help:"only proven ones"`
-	Before     string `flag:"before" help:"only those finished before this time"`
-}
-
-// BackupList is a list of snapshots, newest last.
-type BackupList struct {
-	Snapshots []relight.Snapshot  `json:"snapshots"`
-	Points    []relight.NamedMark `json:"restore_points,omitempty"` // between them, by `relight backup mark` or the server's users
-}
-
-func (a *App) listBackups(ctx context.Context, _ action.Env, in listInput) (BackupList, error) {
-	all, err := a.snapshots(ctx, in.Store, in.Repository)
-	if err != nil {
-		return BackupList{}, err
-	}
-	var points []relight.NamedMark
-	if !in.Latest && !in.Verified { // a restore point is neither a base backup nor proven
-		if points, err = a.points(ctx, in.Store, in.Repository); err != nil {
-			return BackupList{}, err
-		}
-	}
-	if in.Before != "" {
-		e, err := a.Estate()
-		if err != nil {
-			return BackupList{}, err
-		}
-		before, err := estate.ParseTime(in.Before, e.Zone)
-		if err != nil {
-			return BackupList{}, err
-		}
-		all = slices.DeleteFunc(all, func(s relight.Snapshot) bool { return !s.Finished.Before(before) })
-		points = slices.DeleteFunc(points, func(p relight.NamedMark) bool { return !p.Point.Time.Before(before) })
-	}
-	if in.Verified {
-		all = slices.DeleteFunc(all, func(s relight.Snapshot) bool { return s.State != relight.Proven })
-	}
-	if in.Latest && len(all) > 1 {
-		all = all[len(all)-1:]
-	}
-	if len(all) == 0 {
-		return BackupList{}, &relight.Error{Op: "list backups", Code: relight.CodeNotFound, Err: errors.New("there is none that matches"),
-			Hint: "`relight backup list` shows all there are, `relight backup create` takes one"}
-	}
-	return BackupList{Snapshots: all, Points: points}, nil
-}
-
-func (a *App) probeList(ctx context.Context, env action.Env, in listInput) (action.Probed, error) {
-	out, err := a.listBackups(ctx, env, in)
-	if err != nil {
-		return action.Probed{State: action.NotDone, Detail: err.Error()}, nil
-	}
-	return action.Probed{State: action.Done, Out: out}, nil
-}
-
 type pickInput struct {
 	Store      string `flag:"store" help:"the store; the only one when not given"`
 	Repository string `flag:"repository" help:"the repository; the store's first when not given"`
@@ -289,17 +231,12 @@ func (a *App) pick(ctx context.Context, in pickInput) (*repo.Reader, repo.Manife
 	if err != nil {
 		return nil, repo.Manifest{}, err
 	}
-	all, err := r.Meta().Snapshots(ctx, s.Name)
-	if err != nil {
-		return nil, repo.Manifest{}, err
+	if in.Latest && in.Snapshot != "" {
+		return nil, repo.Manifest{}, &relight.Error{Op: "find snapshot", Subject: in.Snapshot, Code: relight.CodeUsage, Err: errors.New("the newest and a certain one are asked for"),
+			Hint: "give either --latest or --snapshot"}
 	}
-	for _, m := range slices.Backward(all) {
-		if in.Snapshot == "" || string(m.ID) == in.Snapshot {
-			return r, m, nil
-		}
-	}
-	return nil, repo.Manifest{}, &relight.Error{Op: "find snapshot", Subject: strings.TrimSpace(in.Snapshot + " of " + s.Name), Code: relight.CodeNotFound,
-		Err: errors.New("the repository holds none such"), Hint: "`relight backup list` shows what it holds"}
+	man, err := choose(ctx, r.Meta(), s.Name, in.Snapshot)
+	return r, man, err
 }
 
 func (a *App) verifyBackup(ctx context.Context, env action.Env, in pickInput) (BackupVerified, error) {
@@ -307,13 +244,13 @@ func (a *App) verifyBackup(ctx context.Context, env action.Env, in pickInput) (B
 	if err != nil {
 		return BackupVerified{}, err
 	}
-	if err := r.VerifySnapshot(ctx, man, 0, env.Progress); err != nil {
+	err = r.VerifySnapshot(ctx, man, 0, env.Progress) // it records what it finds, and with it the snapshot's state
+	if damaged := new(repo.DamageError); errors.As(err, &damaged) || errors.Is(err, repo.ErrCorrupt) || relight.CodeOf(err) == relight.CodeVerification {
 		return BackupVerified{}, &relight.Error{Op: "verify", Subject: "snapshot " + string(man.ID), Code: relight.CodeVerification, Err: err,
 			Hint: "`relight repo check` says what is untouched"}
 	}
-	c := repo.Checked{Store: man.Store, Snapshot: man.ID, At: env.Now().UTC()}
-	if err := r.Meta().PutChecked(ctx, c); err != nil {
-		return BackupVerified{}, fmt.Errorf("record the verification: %w", err)
+	if err != nil { // a storage that does not answer says nothing of the snapshot
+		return BackupVerified{}, err
 	}
 	return BackupVerified{Snapshot: man.ID, State: relight.Intact,
 		Lacks: "proven: only a restore that was queried shows that it comes back; see `relight backup prove`"}, nil

@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -11,20 +12,46 @@ import (
 )
 
 type markInput struct {
-	Store      string `flag:"store" help:"the store; the only one when not given"`
-	Repository string `flag:"repository" help:"the repository that is to hold it; the store's first when not given"`
-	Name       string `flag:"name" help:"the restore point's name, used once" required:"true"`
+	Store      string        `flag:"store" help:"the store; the only one when not given"`
+	Repository string        `flag:"repository" help:"the repository that is to hold it; the store's first when not given"`
+	Name       string        `flag:"name" help:"the restore point's name, used once"`
+	Set        string        `flag:"set" help:"instead of a name: set the restore point in several stores at one instant, as a recovery set of this name"`
+	Stores     []string      `flag:"stores" help:"the stores of the set; all of the estate when not given"`
+	Keep       time.Duration `flag:"keep" help:"how long the members of the set are kept together; as the longest rule of its stores when not given"`
 }
 
-// Marked is a restore point that the repository holds.
+// Marked is a restore point that the repository holds, or a recovery set of several.
 type Marked struct {
-	Store string        `json:"store"`
-	Name  string        `json:"name"`
+	Store string        `json:"store,omitempty"`
+	Name  string        `json:"name"` // what a restore is given: "name:" before it, or as it stands for a set
 	At    relight.Point `json:"at"`
-	Kind  string        `json:"kind"` // "restore-point"
+	Kind  string        `json:"kind"` // "restore-point", "set"
+	Set   *SetShown     `json:"set,omitempty"`
 }
 
-func (a *App) markPoint(ctx context.Context, _ action.Env, in markInput) (Marked, error) {
+func (in markInput) valid() error {
+	switch {
+	case (in.Name == "") == (in.Set == ""):
+		return markError("give either a name or a set", "--name NAME marks one store, --set NAME all of them")
+	case in.Set == "" && (len(in.Stores) > 0 || in.Keep > 0):
+		return markError("--stores and --keep belong to --set", "one restore point is kept by the rules of its store")
+	case in.Set != "" && (in.Store != "" || in.Repository != ""):
+		return markError("a set has several stores, each with its own repositories", "name them with --stores, or leave all out")
+	}
+	return nil
+}
+
+func markError(what, hint string) error {
+	return &relight.Error{Op: "mark", Code: relight.CodeUsage, Err: errors.New(what), Hint: hint}
+}
+
+func (a *App) markPoint(ctx context.Context, env action.Env, in markInput) (Marked, error) {
+	if err := in.valid(); err != nil {
+		return Marked{}, err
+	}
+	if in.Set != "" {
+		return a.markSet(ctx, env, in)
+	}
 	c, err := a.cluster(ctx, in.Store)
 	if err != nil {
 		return Marked{}, err
@@ -45,6 +72,12 @@ func marked(store string, mark relight.NamedMark) Marked {
 }
 
 func (a *App) probeMark(ctx context.Context, _ action.Env, in markInput) (action.Probed, error) {
+	if err := in.valid(); err != nil {
+		return action.Probed{}, err
+	}
+	if in.Set != "" {
+		return a.probeSet(ctx, in.Set)
+	}
 	c, err := a.cluster(ctx, in.Store)
 	if err != nil {
 		return action.Probed{}, err

@@ -31,8 +31,25 @@ func (s *session) header(kind string) error {
 	return s.print(map[string]any{"type": "header", "stream": kind, "version": jsonVersion})
 }
 
+// stream is a result that is a list: for programs it is one record a line, behind a header.
+type stream interface {
+	Records() (name string, records []any)
+}
+
 // result shows one result: as JSON, or as a person reads it.
 func (s *session) result(v any) error {
+	if list, is := v.(stream); is && s.json {
+		name, records := list.Records()
+		if err := s.header(name); err != nil {
+			return err
+		}
+		for _, r := range records {
+			if err := s.print(r); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
 	if s.json {
 		return s.print(v)
 	}

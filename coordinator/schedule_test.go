@@ -110,7 +110,7 @@ func TestBudgetBoundsBaseBackups(t *testing.T) {
 			t.Fatalf("%d base backups in ten days", n)
 		}
 		v := st.store().Repositories["vault"]
-		if !strings.Contains(v.Held, "400GiB/day") || v.Next.Before(time.Now()) || v.Next.Sub(time.Now()) > 6*time.Hour {
+		if !strings.Contains(v.Held, "400GiB/day") || v.Next.Before(time.Now()) || time.Until(v.Next) > 6*time.Hour {
 			t.Fatalf("%+v", v)
 		}
 		if ok, why := st.store().Protected(); !ok {

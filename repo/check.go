@@ -352,7 +352,7 @@ func (c *checking) touch(id relight.SnapshotID, what string) {
 // records verifies the signatures of everything else.
 func (c *checking) records(ctx context.Context) error {
 	for _, k := range []struct{ kind, prefix string }{
-		{checkedKind, checkedPrefix}, {"proof", "proof/"}, {"pending", "pending/"},
+		{checkedKind, checkedPrefix}, {"proof", "proof/"}, {"pending", "pending/"}, {setKind, setPrefix},
 	} {
 		signed, problems, err := c.m.listSigned(ctx, k.kind, k.prefix)
 		if err != nil {

@@ -72,7 +72,7 @@ func (c *copier) run(ctx context.Context) error {
 	if err := c.snapshots(ctx); err != nil {
 		return err
 	}
-	for _, prefix := range []string{checkedPrefix, "proof/", estatePrefix, "journal/"} {
+	for _, prefix := range []string{setPrefix, checkedPrefix, "proof/", estatePrefix, "journal/"} {
 		if err := c.all(ctx, strings.TrimSuffix(prefix, "/"), prefix, nil, nil); err != nil {
 			return err
 		}

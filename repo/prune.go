@@ -253,15 +253,19 @@ func (p *pruner) snapshots(ctx context.Context) ([]Manifest, error) {
 	if err != nil {
 		return nil, err
 	}
+	sets, err := p.m.Sets(ctx)
+	if err != nil {
+		return nil, err
+	}
 	var keep []Manifest
 	for _, store := range stores {
-		stay, err := p.store(ctx, store, byStore[store])
+		stay, err := p.store(ctx, store, byStore[store], sets)
 		if err != nil {
 			return nil, err
 		}
 		keep = append(keep, stay...)
 	}
-	return keep, nil
+	return keep, p.goneSets(ctx, sets)
 }
 
 // refused stops at manifests that do not count: what they refer to would look unneeded.
@@ -284,7 +288,7 @@ func (p *pruner) refused(problems []error) error {
 func (p *pruner) goes(name string, bytes int64) { p.garbage[name] = bytes }
 
 // store decides about one store.
-func (p *pruner) store(ctx context.Context, store string, mans []Manifest) ([]Manifest, error) {
+func (p *pruner) store(ctx context.Context, store string, mans []Manifest, sets []Set) ([]Manifest, error) {
 	states, err := p.m.states(ctx, store, "")
 	if err != nil {
 		return nil, err
@@ -303,6 +307,7 @@ func (p *pruner) store(ctx context.Context, store string, mans []Manifest) ([]Ma
 	if err != nil {
 		return nil, err
 	}
+	h.Sets = heldSets(sets, store)
 	r := Retain(p.o.Policies[store], h.Holdings, p.now)
 	if len(p.o.Policies[store]) > 0 || len(r.Remove) > 0 {
 		p.out.Stores = append(p.out.Stores, PrunedStore{Store: store, Retention: r, WALGoes: p.wal(store, h, r)})

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/toolboxai/relight"
@@ -89,6 +90,15 @@ type HeldWAL struct {
 	Marks       []relight.NamedMark
 }
 
+// HeldSet is a restore point that belongs to a recovery set.
+type HeldSet struct {
+	Mark     string
+	System   relight.SystemID
+	Timeline relight.TimelineID
+	LSN      relight.LSN
+	Until    time.Time // the members of the set are kept together until then
+}
+
 // HeldLine is a timeline whose history file is there.
 type HeldLine struct {
 	System   relight.SystemID
@@ -101,6 +111,7 @@ type Holdings struct {
 	Snapshots []HeldSnapshot
 	WAL       []HeldWAL
 	Lines     []HeldLine
+	Sets      []HeldSet
 	Parents   []relight.SnapshotID // that backups under way build upon
 }
 
@@ -163,6 +174,7 @@ func Retain(policies []Policy, h Holdings, now time.Time) Retention {
 			k.window(k.now.Add(-p.For), p.String())
 		}
 	}
+	k.sets()
 	k.window(k.now, "the way from the newest base to the present")
 	k.needs()
 	return k.result()
@@ -308,6 +320,20 @@ func (k *keeper) slots(p Policy) {
 	}
 	for _, i := range chosen {
 		k.keep(i, p.String())
+	}
+}
+
+// sets keeps the members of recovery sets. Each store decides by the set's own record, so that all decide the same.
+func (k *keeper) sets() {
+	for _, s := range k.h.Sets {
+		if s.Until.Before(k.now) {
+			continue
+		}
+		for i, p := range k.points {
+			if s.named(p) {
+				k.keep(i, "recovery set "+strings.TrimPrefix(s.Mark, SetMark)+" until "+s.Until.UTC().Format(time.RFC3339))
+			}
+		}
 	}
 }
 

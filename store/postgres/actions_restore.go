@@ -9,15 +9,16 @@ import (
 
 	"github.com/toolboxai/relight"
 	"github.com/toolboxai/relight/action"
+	"github.com/toolboxai/relight/repo"
 	"github.com/toolboxai/relight/store"
 )
 
 type restoreInput struct {
 	Store        string `flag:"store" help:"the store; the only one when not given"`
-	At           string `flag:"at" help:"the moment: latest, immediate, a time, lsn:16/B374D848, xid:4711, or name:before-migration" default:"latest"`
+	At           string `flag:"at" help:"the moment: latest, immediate, a time, lsn:16/B374D848, xid:4711, name:before-migration, or set:NAME of a recovery set" default:"latest"`
 	Exclusive    bool   `flag:"exclusive" help:"stop just before the moment; commits at it are kept otherwise"`
 	Timeline     int    `flag:"timeline" help:"recover along this timeline; the newest that descends from the base backup when not given"`
-	Snapshot     string `flag:"snapshot" help:"the base backup to start from; the newest that reaches the moment when not given"`
+	Snapshot     string `flag:"snapshot" help:"the base backup to start from, the newest that reaches the moment when not given; or a recovery set, set:NAME, which is the same as --at"`
 	Repository   string `flag:"repository" help:"the repository; the store's first when not given"`
 	Target       string `flag:"target" help:"in-place, or a directory to restore into" default:"in-place"`
 	Delta        bool   `flag:"delta" help:"change an occupied target in place, only where it differs"`
@@ -53,6 +54,8 @@ func ParseTarget(text string, exclusive bool, parseTime func(string) (time.Time,
 		t.XID = uint32(xid)
 	case named && kind == "name":
 		t.Kind, t.Name = relight.TargetName, value
+	case strings.HasPrefix(text, repo.SetMark): // a restore point of this name in each of the set's stores
+		t.Kind, t.Name = relight.TargetName, text
 	default:
 		t.Kind = relight.TargetTime
 		t.Time, err = parseTime(strings.TrimPrefix(text, "time:"))
@@ -62,7 +65,7 @@ func ParseTarget(text string, exclusive bool, parseTime func(string) (time.Time,
 	}
 	if err != nil {
 		return t, &relight.Error{Op: "read recovery target", Subject: strconv.Quote(text), Code: relight.CodeUsage, Err: err,
-			Hint: `name it as latest, immediate, "2025-10-02 14:30:00", lsn:16/B374D848, xid:4711 or name:before-migration`}
+			Hint: `name it as latest, immediate, "2025-10-02 14:30:00", lsn:16/B374D848, xid:4711, name:before-migration or set:NAME`}
 	}
 	return t, nil
 }
@@ -79,6 +82,12 @@ func (a *actions) resolveRestore(ctx context.Context, in restoreInput) (resolved
 	c, err := a.open(ctx, in.Store)
 	if err != nil {
 		return resolved{}, err
+	}
+	if strings.HasPrefix(in.Snapshot, repo.SetMark) { // a set is an instant, not a base backup
+		if in.At != "latest" && in.At != in.Snapshot {
+			return resolved{}, c.Store.fail("restore", relight.CodeUsage, "give the set as --at alone, or another moment", "the recovery set %s is a moment, and so is %s", in.Snapshot, in.At)
+		}
+		in.At, in.Snapshot = in.Snapshot, ""
 	}
 	t, err := ParseTarget(in.At, in.Exclusive, c.ParseTime)
 	if err != nil {

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/toolboxai/relight"
 	"github.com/toolboxai/relight/repo"
 )
@@ -26,7 +28,7 @@ func (s *Store) Mark(ctx context.Context, m *repo.Meta, name string) (relight.Na
 	if err != nil {
 		return mark, err
 	}
-	return mark, s.awaitMark(ctx, m, k, mark.Point.LSN)
+	return mark, s.AwaitMark(ctx, m, k, mark.Point.LSN)
 }
 
 // SetMark sets a named restore point, and does not wait for any repository to hold it. That the name is used once is the caller's affair.
@@ -36,11 +38,68 @@ func (s *Store) SetMark(ctx context.Context, name string) (relight.NamedMark, er
 }
 
 func (s *Store) mark(ctx context.Context, name string) (relight.NamedMark, repo.WALKey, error) {
-	mark, k := relight.NamedMark{Name: name}, repo.WALKey{Store: s.c.Name}
-	if name == "" || len(name) > maxMark || strings.ContainsAny(name, "\n\r\x00") {
-		return mark, k, s.fail("mark", relight.CodeUsage, fmt.Sprintf("choose a name of 1 to %d bytes in one line", maxMark), "%q cannot name a restore point", name)
+	m, err := s.PrepareMark(ctx, name)
+	if err != nil {
+		return relight.NamedMark{Name: name}, repo.WALKey{Store: s.c.Name}, err
 	}
-	err := s.setMark(ctx, &mark, &k)
+	defer m.Close(ctx)
+	return m.Set(ctx)
+}
+
+// Marker is a session that is ready to set one restore point at once.
+type Marker struct {
+	s    *Store
+	name string
+	conn *pgx.Conn
+	tx   pgx.Tx
+}
+
+// PrepareMark does all that takes time, so that the restore points of several stores can be set at one instant.
+func (s *Store) PrepareMark(ctx context.Context, name string) (*Marker, error) {
+	if name == "" || len(name) > maxMark || strings.ContainsAny(name, "\n\r\x00") {
+		return nil, s.fail("mark", relight.CodeUsage, fmt.Sprintf("choose a name of 1 to %d bytes in one line", maxMark), "%q cannot name a restore point", name)
+	}
+	conn, err := s.connect(ctx, "mark")
+	if err != nil {
+		return nil, err
+	}
+	m := &Marker{s: s, name: name, conn: conn}
+	if m.tx, err = conn.Begin(ctx); err == nil {
+		_, err = m.tx.Exec(ctx, `set local synchronous_commit = local`)
+	}
+	if err != nil {
+		m.Close(ctx)
+		return nil, fmt.Errorf("mark store %s: %w", s.c.Name, err)
+	}
+	return m, nil
+}
+
+// Close ends the session; after Set nothing is lost by it.
+func (m *Marker) Close(ctx context.Context) {
+	ctx = context.WithoutCancel(ctx)
+	if m.tx != nil {
+		_ = m.tx.Rollback(ctx) // after a commit it does nothing
+	}
+	closeConn(ctx, m.conn)
+}
+
+// Set writes the record. It needs a commit behind it: the server flushes its log for commits, not for restore points.
+func (m *Marker) Set(ctx context.Context) (relight.NamedMark, repo.WALKey, error) {
+	mark, k := relight.NamedMark{Name: m.name}, repo.WALKey{Store: m.s.c.Name}
+	var lsn string
+	var system int64
+	var line int32
+	err := m.tx.QueryRow(ctx, `select pg_create_restore_point($1)::text, clock_timestamp(), system_identifier, ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int4,
+		pg_current_xact_id()::text from pg_control_system()`, m.name).Scan(&lsn, &mark.Point.Time, &system, &line, new(string))
+	if err != nil {
+		return mark, k, m.s.fail("mark", relight.CodeFailed, "the connection needs the right to execute pg_create_restore_point; a standby has none to give", "%w", err)
+	}
+	if err := m.tx.Commit(ctx); err != nil {
+		return mark, k, fmt.Errorf("mark store %s: %w", m.s.c.Name, err)
+	}
+	k.System, k.Timeline = relight.SystemID(system), relight.TimelineID(uint32(line))
+	mark.Point.Time, mark.Point.Timeline = mark.Point.Time.UTC(), k.Timeline
+	mark.Point.LSN, err = relight.ParseLSN(lsn)
 	return mark, k, err
 }
 
@@ -58,40 +117,8 @@ func (s *Store) FindMark(ctx context.Context, m *repo.Meta, name string) (religh
 	return relight.NamedMark{}, false, nil
 }
 
-// setMark writes the record. It needs a commit behind it: the server flushes its log for commits, not for restore points.
-func (s *Store) setMark(ctx context.Context, mark *relight.NamedMark, k *repo.WALKey) error {
-	conn, err := s.connect(ctx, "mark")
-	if err != nil {
-		return err
-	}
-	defer closeConn(ctx, conn)
-	tx, err := conn.Begin(ctx)
-	if err != nil {
-		return fmt.Errorf("mark store %s: %w", s.c.Name, err)
-	}
-	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }() // after a commit it does nothing
-	if _, err := tx.Exec(ctx, `set local synchronous_commit = local`); err != nil {
-		return fmt.Errorf("mark store %s: %w", s.c.Name, err)
-	}
-	var lsn string
-	var system int64
-	var line int32
-	err = tx.QueryRow(ctx, `select pg_create_restore_point($1)::text, clock_timestamp(), system_identifier, ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int4,
-		pg_current_xact_id()::text from pg_control_system()`, mark.Name).Scan(&lsn, &mark.Point.Time, &system, &line, new(string))
-	if err != nil {
-		return s.fail("mark", relight.CodeFailed, "the connection needs the right to execute pg_create_restore_point; a standby has none to give", "%w", err)
-	}
-	if err := tx.Commit(ctx); err != nil {
-		return fmt.Errorf("mark store %s: %w", s.c.Name, err)
-	}
-	k.System, k.Timeline = relight.SystemID(system), relight.TimelineID(uint32(line))
-	mark.Point.Time, mark.Point.Timeline = mark.Point.Time.UTC(), k.Timeline
-	mark.Point.LSN, err = relight.ParseLSN(lsn)
-	return err
-}
-
-// awaitMark waits for the WAL up to lsn.
-func (s *Store) awaitMark(ctx context.Context, m *repo.Meta, k repo.WALKey, lsn relight.LSN) error {
+// AwaitMark waits until m holds the WAL up to lsn, which a restore point has.
+func (s *Store) AwaitMark(ctx context.Context, m *repo.Meta, k repo.WALKey, lsn relight.LSN) error {
 	durable := s.d.Durable
 	if durable == nil {
 		durable = m.Sink(s.c.Name).Durable
