@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -55,16 +57,38 @@ func (s *scan) dir(ctx context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
-	drop := s.unlogged(dir, entries)
-	for _, e := range entries {
-		if s.leaveOut(dir, e.Name(), drop) {
-			continue
-		}
-		if err := s.entry(ctx, path.Join(dir, e.Name()), e); err != nil {
+	all, err := s.kept(dir, entries)
+	if err != nil {
+		return err
+	}
+	for _, info := range all {
+		if err := s.entry(ctx, path.Join(dir, info.Name()), info); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// kept stats what a directory holds and a backup keeps, the longest first: whoever works on files in parallel is not left with a long one at the end.
+func (s *scan) kept(dir string, entries []os.DirEntry) ([]fs.FileInfo, error) {
+	drop := s.unlogged(dir, entries)
+	var all []fs.FileInfo
+	for _, e := range entries {
+		if s.leaveOut(dir, e.Name(), drop) {
+			continue
+		}
+		info, err := e.Info()
+		if errors.Is(err, fs.ErrNotExist) {
+			s.vanished++
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, info)
+	}
+	slices.SortStableFunc(all, func(a, b fs.FileInfo) int { return cmp.Compare(b.Size(), a.Size()) })
+	return all, nil
 }
 
 func (s *scan) unlogged(dir string, entries []os.DirEntry) map[string]bool {
@@ -101,16 +125,8 @@ func tablespaceRoot(dir string) bool {
 	return parent == tblspcDir+"/" && oid(name)
 }
 
-func (s *scan) entry(ctx context.Context, p string, e os.DirEntry) error {
+func (s *scan) entry(ctx context.Context, p string, info fs.FileInfo) error {
 	abs := filepath.Join(s.root, p)
-	info, err := e.Info()
-	if errors.Is(err, fs.ErrNotExist) {
-		s.vanished++
-		return nil
-	}
-	if err != nil {
-		return err
-	}
 	switch {
 	case emptiedDirs[p]:
 		return s.emptied(p, abs, info)
