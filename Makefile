@@ -39,9 +39,11 @@ setup:
 vet:
 	go vet ./...
 	go vet -tags $(TAGS) ./...
+	go -C tools vet ./bench
 
 lint: bin/golangci-lint
 	bin/golangci-lint run ./...
+	cd tools && ../bin/golangci-lint run -c ../.golangci.yml ./bench
 
 bin/golangci-lint: tools/go.mod tools/go.sum
 	go -C tools build -trimpath -o ../bin/golangci-lint github.com/golangci/golangci-lint/v2/cmd/golangci-lint
@@ -51,9 +53,11 @@ house:
 
 unit:
 	go test ./...
+	go -C tools test ./bench
 
 race:
 	go test -race -timeout 10m ./...
+	go -C tools test -race ./bench
 
 # Real servers and crash matrices. Two packages at a time: each starts servers of its own.
 servers:

@@ -192,7 +192,7 @@ func (j *jail) use(ctx context.Context, argv ...string) (usage, error) {
 // daemon is a program that runs beside us.
 type daemon struct {
 	cmd  *exec.Cmd
-	done chan error
+	done chan struct{}
 	sig  syscall.Signal
 	log  string
 }
@@ -203,12 +203,15 @@ func (j *jail) start(ctx context.Context, log string, sig syscall.Signal, argv .
 		return nil, err
 	}
 	defer func() { _ = f.Close() }()
-	d := &daemon{cmd: j.command(context.WithoutCancel(ctx), argv...), done: make(chan error, 1), sig: sig, log: j.host(log)}
+	d := &daemon{cmd: j.command(context.WithoutCancel(ctx), argv...), done: make(chan struct{}), sig: sig, log: j.host(log)}
 	d.cmd.Stdout, d.cmd.Stderr = f, f
 	if err := d.cmd.Start(); err != nil {
 		return nil, err
 	}
-	go func() { d.done <- d.cmd.Wait() }()
+	go func() {
+		_ = d.cmd.Wait() // what was told to stop may say so with its exit code
+		close(d.done)
+	}()
 	return d, nil
 }
 

@@ -38,7 +38,7 @@ const lookEvery = 10 * time.Millisecond
 
 func watchRepository(dir string, segment int64) (*watcher, error) {
 	w := &watcher{dir: filepath.Join(dir, "wal", "main"), segment: segment, stop: make(chan struct{}), seen: map[string]bool{}, ahead: map[int64]int64{}}
-	w.look(time.Now())
+	w.look()
 	if w.err != nil || len(w.ahead) == 0 {
 		return nil, errors.Join(w.err, fmt.Errorf("%s holds no WAL", w.dir))
 	}
@@ -51,7 +51,7 @@ func watchRepository(dir string, segment int64) (*watcher, error) {
 			case <-time.After(lookEvery):
 				w.mu.Lock()
 				now := time.Now()
-				w.look(now)
+				w.look()
 				w.advance(now)
 				w.mu.Unlock()
 			}
@@ -75,7 +75,7 @@ func (w *watcher) begin() {
 	w.marks = []mark{{time.Now(), end}}
 }
 
-func (w *watcher) look(time.Time) {
+func (w *watcher) look() {
 	err := filepath.WalkDir(w.dir, func(path string, d fs.DirEntry, err error) error {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil // swept meanwhile
