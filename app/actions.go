@@ -37,7 +37,7 @@ func (a *App) cluster(ctx context.Context, name string) (postgres.Cluster, error
 	if err != nil {
 		return postgres.Cluster{}, err
 	}
-	pg, err := a.postgresStore(ctx, e, s)
+	pg, err := a.postgresStore(ctx, s)
 	if err != nil {
 		return postgres.Cluster{}, err
 	}

@@ -37,16 +37,16 @@ func (a *App) Serve(ctx context.Context) error {
 	if err := a.announce(e); err != nil {
 		return err
 	}
-	stores, err := a.protected(ctx, e)
-	if err != nil {
-		return err
-	}
 	record := func(ctx context.Context, kind string, data any) error {
 		b, err := json.Marshal(data)
 		if err != nil {
 			return fmt.Errorf("record %s: %w", kind, err)
 		}
 		_, err = j.Append(ctx, relight.Event{Kind: kind, Actor: "relight serve", Data: b}, journal.Expect{})
+		return err
+	}
+	stores, err := a.protected(ctx, e, record)
+	if err != nil {
 		return err
 	}
 	if err := record(ctx, "protection.started", map[string]any{"pid": os.Getpid()}); err != nil {
@@ -93,11 +93,11 @@ func publish(e *estate.Estate, s coordinator.Status) error {
 	return os.Rename(next, statusFile(e))
 }
 
-func (a *App) protected(ctx context.Context, e *estate.Estate) ([]coordinator.Store, error) {
+func (a *App) protected(ctx context.Context, e *estate.Estate, record coordinator.Recorder) ([]coordinator.Store, error) {
 	var out []coordinator.Store
 	for _, s := range e.Stores {
 		p := coordinator.Store{Name: s.Name, Schedule: schedule(s.Policy), PointEvery: s.MarkEvery}
-		pg, err := a.postgresStore(ctx, e, s)
+		pg, err := a.postgresStore(ctx, s)
 		if err != nil {
 			return nil, err
 		}
@@ -111,7 +111,7 @@ func (a *App) protected(ctx context.Context, e *estate.Estate) ([]coordinator.St
 			live = min(live, m.Descriptor().LiveEvery())
 			p.Repositories = append(p.Repositories, coordinator.Repository{Name: name, Sink: m.Sink(s.Name), Base: base{store: pg, meta: m, name: s.Name, lock: a.lock, full: s.FullBackup, now: a.o.Now, log: a.o.Log}})
 		}
-		receiver, err := a.receiver(ctx, e, s, live)
+		receiver, err := a.receiver(ctx, e, s, live, record)
 		if err != nil {
 			return nil, err
 		}
@@ -129,16 +129,23 @@ func schedule(p estate.Policy) coordinator.Schedule {
 		Budget: coordinator.Budget{Rate: p.Budget.Rate(), Share: p.Budget.Share, Text: p.Budget.String()}}
 }
 
-func (a *App) receiver(ctx context.Context, e *estate.Estate, s estate.Store, live time.Duration) (*postgres.Receiver, error) {
+func (a *App) receiver(ctx context.Context, e *estate.Estate, s estate.Store, live time.Duration, record coordinator.Recorder) (*postgres.Receiver, error) {
 	conn, err := a.connection(ctx, s)
 	if err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(spoolDir(e, s), 0o700); err != nil {
+	if err := os.MkdirAll(s.Spool, 0o700); err != nil {
 		return nil, fmt.Errorf("make the spool: %w", err)
 	}
-	return postgres.NewReceiver(postgres.ReceiverOptions{Store: s.Name, Conn: conn, Spool: spoolDir(e, s), SpoolLimit: s.SpoolLimit, LiveInterval: live,
-		Log: a.o.Log, Now: a.o.Now})
+	o := postgres.ReceiverOptions{Store: s.Name, Conn: conn, Spool: s.Spool, SpoolLimit: s.SpoolLimit, LiveInterval: live, Log: a.o.Log, Now: a.o.Now}
+	if o.Synchronous = synchronous(s); o.Synchronous != nil {
+		if err := a.declareSynchronous(ctx, s, *o.Synchronous, record); err != nil {
+			return nil, err
+		}
+		o.Notify = a.noteSynchronous(ctx, s.Name, record)
+		o.Guarded = func() bool { return !o.Synchronous.Degrade || guarded(e, s.Name) }
+	}
+	return postgres.NewReceiver(o)
 }
 
 // tasks are what is done beside the stores: the estate and the journal with its anchors, sweeping.
@@ -156,7 +163,7 @@ func (a *App) tasks(ctx context.Context, e *estate.Estate) ([]coordinator.Task, 
 			coordinator.Task{Name: "sweep superseded WAL in " + name, Every: 30 * time.Second, Do: sweeps.sweep})
 		out = append(out, a.pruneTask(e, m)...)
 	}
-	return out, nil
+	return append(out, a.guardTasks(e)...), nil
 }
 
 // sweeper removes live ranges whose whole segment is durable. It lists a whole store rarely: the list grows with the log, and a new timeline can wait.

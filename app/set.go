@@ -108,7 +108,7 @@ func (a *App) setStores(ctx context.Context, in markInput) ([]*setStore, error) 
 			return nil, err
 		}
 		one := &setStore{Store: s}
-		if one.pg, err = a.postgresStore(ctx, e, s); err != nil {
+		if one.pg, err = a.postgresStore(ctx, s); err != nil {
 			return nil, err
 		}
 		if one.meta, err = a.Repository(ctx, firstOf("", s.Repositories)); err != nil {
@@ -258,7 +258,7 @@ func (a *App) findMember(ctx context.Context, s repo.Set, x *SetMember) error {
 		x.Missing = "the estate has no such store"
 		return nil
 	}
-	pg, err := a.postgresStore(ctx, e, known)
+	pg, err := a.postgresStore(ctx, known)
 	if err != nil {
 		return err
 	}

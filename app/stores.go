@@ -50,7 +50,7 @@ func (a *App) connection(ctx context.Context, s estate.Store) (string, error) {
 }
 
 // postgresStore is the data side of a store.
-func (a *App) postgresStore(ctx context.Context, e *estate.Estate, s estate.Store) (*postgres.Store, error) {
+func (a *App) postgresStore(ctx context.Context, s estate.Store) (*postgres.Store, error) {
 	conn, err := a.connection(ctx, s)
 	if err != nil {
 		return nil, err
@@ -60,11 +60,18 @@ func (a *App) postgresStore(ctx context.Context, e *estate.Estate, s estate.Stor
 		invariants = append(invariants, postgres.Invariant{Name: i.Name, Database: i.Database, Query: i.Query, Want: i.Expect})
 	}
 	return postgres.New(postgres.Config{Name: s.Name, Conn: conn, DataDir: s.Data, BinDir: s.Binaries, Owner: s.Owner,
-		Spool: spoolDir(e, s), Invariants: invariants},
+		Spool: s.Spool, Synchronous: synchronous(s), Invariants: invariants},
 		postgres.Deps{Log: a.o.Log, Host: a.Host(), Now: a.o.Now, WALGet: []string{a.o.Executable, "wal-get"}}), nil
 }
 
-func spoolDir(e *estate.Estate, s estate.Store) string { return stateFile(e, "spool", s.Name) }
+// synchronous is a store's choice in the words of its receiver.
+func synchronous(s estate.Store) *postgres.Synchronous {
+	if s.Synchronous == nil {
+		return nil
+	}
+	return &postgres.Synchronous{Repository: s.Synchronous.Repository, Degrade: s.Synchronous.Degrade, DegradeAfter: s.Synchronous.DegradeAfter,
+		SpoolOutside: s.Synchronous.SpoolOutside}
+}
 
 // Platform is where the estate's services run.
 func (a *App) Platform() (platform.Platform, []relight.Service, error) {

@@ -11,7 +11,7 @@ import (
 // addCommands joins every command: relight's own first, then one for each action.
 func (s *session) addCommands(root *cobra.Command) {
 	root.AddCommand(s.demoCommand(), s.serveCommand(), s.statusCommand(), s.recoverCommand(), s.runbookCommands(), s.runCommands(), s.repoCommands(), s.keyCommands(),
-		s.blobCommands(), s.journalCommands(), s.configCommands(), s.walGetCommand(), s.versionCommand())
+		s.blobCommands(), s.journalCommands(), s.configCommands(), s.walGetCommand(), s.guardCommand(), s.versionCommand())
 	actions, err := s.declared()
 	if err != nil { // two actions of one name: a mistake of ours that every test sees
 		root.RunE = func(*cobra.Command, []string) error { return err }

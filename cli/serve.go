@@ -64,7 +64,7 @@ func (s *session) unprotected(st coordinator.Status, names []string, running boo
 	for _, name := range names {
 		switch store, ok := st.Stores[name]; {
 		case !running:
-			out[name] = "no `relight serve` runs"
+			out[name] = "no `relight serve` runs" + s.waiting(name)
 		case !ok:
 			out[name] = "protection has not reported yet"
 		case s.a.Now().Sub(st.At) > 10*time.Second:
@@ -78,6 +78,18 @@ func (s *session) unprotected(st coordinator.Status, names []string, running boo
 	return out
 }
 
+// waiting says what the commits of a store do while nothing protects it.
+func (s *session) waiting(name string) string {
+	e, err := s.a.Estate()
+	if err != nil || e.Stores[name].Synchronous == nil {
+		return ""
+	}
+	if e.Stores[name].Synchronous.Degrade {
+		return "; its guard releases commits that waited for it, and they do not wait any more"
+	}
+	return "; commits wait until one runs again"
+}
+
 func (s *session) statusTable(st coordinator.Status, names []string, unprotected map[string]string) error {
 	var rows [][]string
 	for _, name := range names {
@@ -86,6 +98,9 @@ func (s *session) statusTable(st coordinator.Status, names []string, unprotected
 			state = "NOT PROTECTED: " + why
 		}
 		store := st.Stores[name]
+		if store != nil && unprotected[name] == "" && store.Synchronous.State != "" {
+			state += ", commits wait for it"
+		}
 		if store == nil {
 			rows = append(rows, []string{name, "—", "—", "—", "—", "—", "—", state})
 			continue

@@ -25,6 +25,7 @@ type StoreStatus struct {
 	Alarm        string                       `json:"alarm,omitempty"`
 	Point        time.Time                    `json:"restore_point,omitzero"` // the newest of the coordinator's that every repository holds
 	PointError   string                       `json:"restore_point_error,omitempty"`
+	Synchronous  store.Waited                 `json:"synchronous,omitzero"` // whether commits wait, where that was asked for
 	Repositories map[string]*RepositoryStatus `json:"repositories"`
 }
 
@@ -51,6 +52,9 @@ func (s *StoreStatus) Protected() (bool, string) {
 	}
 	if s.Alarm != "" {
 		return false, s.Alarm
+	}
+	if state := s.Synchronous.State; state != "" && state != store.SyncArmed {
+		return false, "synchronous mode is " + string(state) + ": " + s.Synchronous.Detail
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.Repositories)) {
 		switch r := s.Repositories[name]; {
@@ -121,7 +125,7 @@ func (b *board) position(name string, p store.Position) {
 	}
 	b.follow[name] = f
 	s := b.store(name)
-	s.Timeline, s.Written, s.Spooled, s.Alarm = p.Timeline, p.Written, p.Spooled, p.Alarm
+	s.Timeline, s.Written, s.Spooled, s.Alarm, s.Synchronous = p.Timeline, p.Written, p.Spooled, p.Alarm, p.Synchronous
 	for repository, lsn := range p.Durable {
 		r := b.repository(name, repository)
 		r.Durable, r.CoveredAt = lsn, p.Covered[repository].Time

@@ -55,12 +55,14 @@ type Store struct {
 	Owner        string // user of the data files, or "" for whoever owns Data
 	Binaries     string // directory of server programs, or "" to search
 	Repositories []string
+	Spool        string // directory for log that no repository has taken yet
 	SpoolLimit   int64  // bytes
 	Evidence     string // directory that forensic copies go to
 	Sandbox      string // directory that proofs restore into
 	Policy
-	Objective  relight.Objective
-	Invariants []Invariant
+	Objective   relight.Objective
+	Synchronous *Synchronous // commits wait for relight; nil: they do not
+	Invariants  []Invariant
 }
 
 // Invariant is a query whose answer is known.

@@ -45,11 +45,13 @@ type storeFile struct {
 	Owner        string        `yaml:"owner"`
 	Binaries     string        `yaml:"binaries"`
 	Repositories []string      `yaml:"repositories"`
+	Spool        string        `yaml:"spool"`
 	SpoolLimit   string        `yaml:"spool_limit"`
 	Evidence     string        `yaml:"evidence"`
 	Sandbox      string        `yaml:"sandbox"`
 	Policy       policyFile    `yaml:"policy"`
 	Objective    objectiveFile `yaml:"objective"`
+	Synchronous  *syncFile     `yaml:"synchronous"`
 	Invariants   []Invariant   `yaml:"invariants"`
 }
 
@@ -232,11 +234,13 @@ func (r *resolver) store(e *Estate, name string, in storeFile) Store {
 	objective := relight.Objective{RTO: r.duration(at+".objective.rto", in.Objective.RTO, 2*time.Hour), RPO: r.duration(at+".objective.rpo", in.Objective.RPO, 15*time.Minute)}
 	return Store{Name: name, Kind: in.Kind, Service: in.Service, Data: r.path(in.Data), Connection: in.Connection, Password: in.Password,
 		Owner: in.Owner, Binaries: r.path(in.Binaries), Repositories: repositories, SpoolLimit: limit,
-		Evidence:   r.path(orElse(in.Evidence, filepath.Join(e.State, "evidence"))),
-		Sandbox:    r.path(orElse(in.Sandbox, filepath.Join(e.State, "sandbox"))),
-		Policy:     r.policy(at+".policy", in.Policy, objective),
-		Objective:  objective,
-		Invariants: in.Invariants}
+		Evidence:    r.path(orElse(in.Evidence, filepath.Join(e.State, "evidence"))),
+		Sandbox:     r.path(orElse(in.Sandbox, filepath.Join(e.State, "sandbox"))),
+		Policy:      r.policy(at+".policy", in.Policy, objective),
+		Objective:   objective,
+		Spool:       r.path(orElse(in.Spool, filepath.Join(e.State, "spool", name))),
+		Synchronous: r.synchronous(at+".synchronous", in.Synchronous),
+		Invariants:  in.Invariants}
 }
 
 // crossCheck holds names against each other.

@@ -33,6 +33,7 @@ type StoreView struct {
 	Password     string   `json:"password,omitempty"` // the reference
 	Binaries     string   `json:"binaries,omitempty"`
 	Repositories []string `json:"repositories"`
+	Spool        string   `json:"spool"`
 	SpoolLimit   int64    `json:"spool_limit"`
 	Evidence     string   `json:"evidence"`
 	Sandbox      string   `json:"sandbox"`
@@ -44,6 +45,7 @@ type StoreView struct {
 	Keep         []string `json:"keep,omitempty"`
 	RTO          string   `json:"rto"`
 	RPO          string   `json:"rpo"`
+	Synchronous  string   `json:"synchronous,omitempty"`
 	Invariants   []string `json:"invariants,omitempty"`
 }
 
@@ -65,10 +67,13 @@ func (e *Estate) View() View {
 	}
 	for name, s := range e.Stores {
 		sv := StoreView{Kind: s.Kind, Service: s.Service, Data: s.Data, Connection: s.Connection, Password: s.Password, Binaries: s.Binaries,
-			Repositories: s.Repositories, SpoolLimit: s.SpoolLimit, Evidence: s.Evidence, Sandbox: s.Sandbox, BaseBackup: s.BaseBackup.String(), FullBackup: s.FullBackup.String(),
+			Repositories: s.Repositories, Spool: s.Spool, SpoolLimit: s.SpoolLimit, Evidence: s.Evidence, Sandbox: s.Sandbox, BaseBackup: s.BaseBackup.String(), FullBackup: s.FullBackup.String(),
 			Budget: s.Budget.String(), RTO: s.Objective.RTO.String(), RPO: s.Objective.RPO.String()}
 		for _, k := range s.Keep {
 			sv.Keep = append(sv.Keep, k.String())
+		}
+		if s.Synchronous != nil {
+			sv.Synchronous = s.Synchronous.String()
 		}
 		if s.LongestReplay > 0 {
 			sv.Replay = s.LongestReplay.String()

@@ -56,6 +56,27 @@ type Position struct {
 	Covered  map[string]relight.Point // per repository: the latest server clock at which its WAL end was ≤ Durable
 	Alarm    string                   // "" when all is well; else what a person must know
 	NeedBase time.Time                // when WAL was last found lost for good: a base backup older than this cannot reach beyond the gap
+
+	Synchronous Waited // whether commits wait for the follower; zero where that was not asked for
+}
+
+// SyncState is how far synchronous mode is what was asked for.
+type SyncState string
+
+// The states.
+const (
+	SyncArming   SyncState = "arming"   // commits do not wait yet
+	SyncArmed    SyncState = "armed"    // commits wait until they are safe
+	SyncBlocked  SyncState = "blocked"  // commits wait, and nobody answers
+	SyncDegraded SyncState = "degraded" // commits were released, and do not wait
+	SyncRefused  SyncState = "refused"  // the server is set in a way that does not allow it
+)
+
+// Waited is the state of synchronous mode.
+type Waited struct {
+	State  SyncState `json:"state,omitempty"` // "": not asked for
+	Detail string    `json:"detail,omitempty"`
+	Since  time.Time `json:"since,omitzero"`
 }
 
 // Follower streams changes into the sinks until ctx ends.

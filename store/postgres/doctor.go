@@ -82,6 +82,33 @@ func (d *doctor) server(ctx context.Context, conn *pgx.Conn) {
 		d.say("page checksums", relight.Passed, "on")
 	}
 	d.collations()
+	d.synchronous(ctx, conn)
+}
+
+// synchronous asks whom commits wait for, and holds it against what was asked for.
+func (d *doctor) synchronous(ctx context.Context, conn *pgx.Conn) {
+	const name = "synchronous mode"
+	s, err := (&controlConn{pg: conn.PgConn()}).synchronous(ctx, d.s.c.Name)
+	y := d.s.c.Synchronous
+	switch {
+	case err != nil:
+		d.note(name, err, "")
+	case y == nil && (s.waitsFor() || s.ours(d.s.c.Name)):
+		d.say(name, relight.Failed, "the server's commits wait for relight (synchronous_standby_names is %s), and relight.yaml does not say so: add synchronous:, or type %s", s.names, releaseLine)
+	case y == nil:
+	case y.CheckSpool(d.s.c.Name, d.dataDir, d.s.c.Spool) != nil:
+		d.note(name, y.CheckSpool(d.s.c.Name, d.dataDir, d.s.c.Spool), "")
+	case y.unfit(d.s.c.Name, s) != "":
+		d.say(name, relight.Failed, "%s", y.unfit(d.s.c.Name, s))
+	case s.waitsFor():
+		d.say(name, relight.Passed, "commits wait for relight: %s", y)
+	case s.ours(d.s.c.Name):
+		d.say(name, relight.Failed, "commits wait (%d now), and no receiver answers: `relight protect start`; or let them go: %s", s.waiting, releaseLine)
+	case s.state != "":
+		d.say(name, relight.Failed, "commits do not wait although relight streams: the receiver is behind, or commits were released; `relight status` says which")
+	default:
+		d.say(name, relight.Passed, "ready: %s; commits wait once `relight serve` has caught up", y)
+	}
 }
 
 func (d *doctor) version() {

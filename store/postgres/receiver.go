@@ -26,6 +26,8 @@ type ReceiverOptions struct {
 	LiveInterval time.Duration // how often the unfinished segment is shipped when bytes have come; 0: one second
 	SyncInterval time.Duration // how long received bytes may wait for fsync; 0: 100 ms
 	AlarmAfter   time.Duration // how long a fault may last before it is an alarm; 0: 30 s
+	Synchronous  *Synchronous  // the server's commits wait for this receiver; nil: they do not
+	Guarded      func() bool   // whether a Guard watches: commits are not made to wait before; nil: always
 	Log          *slog.Logger
 	Now          func() time.Time
 	Notify       func(Notice) // may be nil; called from several goroutines, one at a time
@@ -42,6 +44,8 @@ const (
 	NoticeStopped   NoticeKind = "sink-stopped"  // a repository refuses this WAL for good
 	NoticeAlarm     NoticeKind = "alarm"         // a fault has lasted too long
 	NoticeCleared   NoticeKind = "alarm-cleared" // it is over
+	NoticeArmed     NoticeKind = "armed"         // the server's commits wait for relight
+	NoticeReleased  NoticeKind = "released"      // relight stopped in order, and they do not any more
 )
 
 // Notice is something that happened and that more than a log must hear of.
@@ -59,6 +63,8 @@ type Notice struct {
 //     that slot: a walsender advances the slot it streams from to whatever flush position the client reports, which here means
 //     only this host's disk. The slot moves by pg_replication_slot_advance alone, to the least durable position.
 //   - A slow or failing repository delays no other, until the spool is full.
+//   - In synchronous mode what is acknowledged is what was asked for: on the spool's disk, or in every repository. It is answered as soon as it is
+//     so, over the connection without a slot; the slot goes on to move only with the repositories.
 //   - WAL that is lost is announced: recorded as a gap in every repository, with the demand for a new base backup.
 //   - Killed at any moment, it resumes where the spool and each repository truly stand.
 //
@@ -73,12 +79,15 @@ type Receiver struct {
 	alarms  map[string]*alarm
 	lost    time.Time // when WAL was last found lost
 	segment int64     // the server's wal_segment_size
+	waited  store.Waited
+	armed   armedState // of the control goroutine, kept over sessions
 	notify  sync.Mutex
 }
 
 var _ store.Follower = (*Receiver)(nil)
 
 var slotName = regexp.MustCompile(`^[a-z0-9_]{1,63}$`)
+var applicationName = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,63}$`)
 var notSlot = regexp.MustCompile(`[^a-z0-9_]`)
 
 // slotOf is the name of the slot that retains a store's WAL where none is given.
@@ -97,6 +106,10 @@ func NewReceiver(o ReceiverOptions) (*Receiver, error) {
 	}
 	if o.Store == "" || o.Conn == "" || o.Spool == "" {
 		return nil, receiveError(o.Store, relight.CodeUsage, "", errors.New("a store's name, a connection and a spool are needed"))
+	}
+	if o.Synchronous != nil && !applicationName.MatchString(receiverApplication(o.Store)) {
+		return nil, receiveError(o.Store, relight.CodeUsage, "name the store with letters, digits, dots, dashes and underscores, at most 55",
+			errors.New("a server cannot list this store's name among those it waits for"))
 	}
 	setDefault(&o.SpoolLimit, 8<<30)
 	setDefault(&o.LiveInterval, time.Second)
@@ -154,9 +167,14 @@ func (r *Receiver) Follow(ctx context.Context, sinks []repo.Sink, report func(st
 	})
 	<-ctx.Done()
 	group.Wait()
+	cause := context.Cause(ctx)
+	inOrder := errors.Is(cause, context.Canceled) || errors.Is(cause, context.DeadlineExceeded)
+	if inOrder {
+		r.takeBack(ctx)
+	}
 	r.tape.end()
 	report(r.position(sinks))
-	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) && !errors.Is(cause, context.DeadlineExceeded) {
+	if !inOrder {
 		return cause
 	}
 	return nil
@@ -212,7 +230,7 @@ func (r *Receiver) position(sinks []repo.Sink) store.Position {
 	p.Alarm = r.alarmText()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	p.NeedBase = r.lost
+	p.NeedBase, p.Synchronous = r.lost, r.waited
 	return p
 }
 

@@ -27,11 +27,15 @@ type slotState struct {
 }
 
 func (r *Receiver) openControl(ctx context.Context) (*controlConn, error) {
-	cfg, err := pgconn.ParseConfig(r.o.Conn)
+	return dialControl(ctx, r.o.Conn, "relight_control")
+}
+
+func dialControl(ctx context.Context, conn, application string) (*controlConn, error) {
+	cfg, err := pgconn.ParseConfig(conn)
 	if err != nil {
 		return nil, fmt.Errorf("read connection string: %w", err)
 	}
-	cfg.RuntimeParams["application_name"] = "relight_control"
+	cfg.RuntimeParams["application_name"] = application
 	pg, err := pgconn.ConnectConfig(ctx, cfg)
 	if err != nil {
 		return nil, fmt.Errorf("connect: %w", err)
@@ -114,15 +118,6 @@ func (c *controlConn) sample(ctx context.Context, segment int64) (s sample, ok b
 	return sample{tl: relight.TimelineID(tl), clock: time.UnixMicro(us).UTC(), lsn: walfile.Trim(lsn, segment)}, err == nil, err
 }
 
-// synchronous tells whether the server waits for us before it acknowledges commits, and with what setting.
-func (c *controlConn) synchronous(ctx context.Context, application string) (state, commit string, err error) {
-	rows, err := c.query(ctx, `SELECT coalesce((SELECT sync_state FROM pg_stat_replication WHERE application_name = $1 LIMIT 1), ''), current_setting('synchronous_commit')`, application)
-	if err != nil || len(rows) != 1 {
-		return "", "", wrapDoing(err, "ask for the state of replication")
-	}
-	return rows[0][0], rows[0][1], nil
-}
-
 func wrapDoing(err error, format string, args ...any) error {
 	if err == nil {
 		return nil
@@ -174,7 +169,7 @@ func (r *Receiver) controlOnce(ctx context.Context, c *controlConn, n int, moved
 	if err := r.watchSlot(ctx, c); err != nil {
 		return err
 	}
-	return r.watchSynchronous(ctx, c)
+	return r.watchSynchronous(ctx, c, &r.armed)
 }
 
 // watchSlot raises an alarm before and when the server gives up the slot. Streaming needs no slot and goes on; the session is
@@ -195,24 +190,6 @@ func (r *Receiver) watchSlot(ctx context.Context, c *controlConn) error {
 		r.trouble("slot", fmt.Sprintf("%s retains more than max_wal_size; after another %d bytes it is lost", r.o.Slot, slot.safe), r.o.AlarmAfter)
 	default:
 		r.well("slot")
-	}
-	return nil
-}
-
-// watchSynchronous: this receiver acknowledges what is on this host's disk and never applies anything, so a server must not be made
-// to wait for it unknowingly.
-func (r *Receiver) watchSynchronous(ctx context.Context, c *controlConn) error {
-	state, commit, err := c.synchronous(ctx, "relight_"+r.o.Store)
-	if err != nil {
-		return err
-	}
-	switch {
-	case state == "" || state == "async":
-		r.well("synchronous replication")
-	case commit == "remote_apply":
-		r.trouble("synchronous replication", "synchronous_commit is remote_apply and relight is a synchronous standby: it never applies, so commits hang; use on", 0)
-	default:
-		r.trouble("synchronous replication", "relight is a "+state+" standby: commits wait for this host's spool, not for a repository", 0)
 	}
 	return nil
 }

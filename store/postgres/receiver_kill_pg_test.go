@@ -64,8 +64,10 @@ func TestHelperReceiver(t *testing.T) {
 	check(t, err)
 	s := &suicidal{Storage: st, before: n%2 == 0}
 	s.left.Store(n)
-	m := openForWriting(t, s, dir)
-	r, err := NewReceiver(ReceiverOptions{Store: "main", Conn: os.Getenv("RELIGHT_TEST_DSN"), Spool: filepath.Join(dir, "spool"), LiveInterval: 50 * time.Millisecond, SyncInterval: 5 * time.Millisecond})
+	m := openForWriting(t, childStorage(s), dir)
+	o := ReceiverOptions{Store: "main", Conn: os.Getenv("RELIGHT_TEST_DSN"), Spool: filepath.Join(dir, "spool"), LiveInterval: 50 * time.Millisecond, SyncInterval: 5 * time.Millisecond}
+	synchronousChild(t, &o)
+	r, err := NewReceiver(o)
 	check(t, err)
 	check(t, r.Follow(t.Context(), []repo.Sink{m.Sink("main")}, func(store.Position) {}))
 }

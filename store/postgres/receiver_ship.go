@@ -156,7 +156,7 @@ func (s *shipper) nextLive(ctx context.Context, st *stretch, size relight.LSN) (
 			return v.ended
 		case v.synced >= end && end-from > size/4 && !impatient:
 			if patience == nil {
-				patience = time.AfterFunc(s.r.o.LiveInterval, func() { s.r.tape.update(func() { impatient = true }) })
+				patience = time.AfterFunc(s.patience(), func() { s.r.tape.update(func() { impatient = true }) })
 			}
 			return false // segments() brings it, and then this is asked again
 		}
@@ -164,6 +164,14 @@ func (s *shipper) nextLive(ctx context.Context, st *stretch, size relight.LSN) (
 		return true
 	})
 	return from, to, err
+}
+
+// patience is how long the live lane leaves the rest of a complete segment to the other lane.
+func (s *shipper) patience() time.Duration {
+	if s.r.o.Synchronous != nil && s.r.o.Synchronous.Repository {
+		return min(s.r.o.LiveInterval, 100*time.Millisecond) // commits wait
+	}
+	return s.r.o.LiveInterval
 }
 
 // pace waits out the interval, unless the segment is complete or somebody is in a hurry.

@@ -29,6 +29,7 @@ func (r *Receiver) stream(ctx context.Context, sp *spool, sinks []repo.Sink) err
 	for ctx.Err() == nil {
 		began := r.now()
 		err := r.session(ctx, sp, sinks)
+		r.unanswered()
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -55,7 +56,7 @@ func (r *Receiver) stream(ctx context.Context, sp *spool, sinks []repo.Sink) err
 func (r *Receiver) session(ctx context.Context, sp *spool, sinks []repo.Sink) (err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	conn, err := replication.Connect(ctx, r.o.Conn, "relight_"+r.o.Store, r.now)
+	conn, err := replication.Connect(ctx, r.o.Conn, receiverApplication(r.o.Store), r.now)
 	if err != nil {
 		return err
 	}
@@ -69,6 +70,7 @@ func (r *Receiver) session(ctx context.Context, sp *spool, sinks []repo.Sink) (e
 		return err
 	}
 	defer func() { control.close(context.WithoutCancel(ctx)) }()
+	r.armed.last = syncRow{} // of another server, perhaps
 	slot, err := r.ensureSlot(ctx, conn, control)
 	if err != nil {
 		return err
@@ -258,26 +260,38 @@ func (r *Receiver) room(ctx context.Context, sp *spool) error {
 const statusEvery = 5 * time.Second
 
 // syncing makes received bytes durable and tells the server. It does not wait for the socket to run dry: a status goes out after each fsync,
-// however much is still coming. Apply is always zero, for nothing is ever applied here.
+// however much is still coming. Where commits wait for the answer there is no pause between two; those that come meanwhile share the next fsync.
 func (r *Receiver) syncing(ctx context.Context, conn *replication.Conn, st *stretch, w *spoolWriter, dirty, asked <-chan struct{}) error {
 	tick := time.NewTicker(statusEvery)
 	defer tick.Stop()
+	var told relight.LSN
+	tell := func() (err error) {
+		told, err = r.status(conn, st)
+		return err
+	}
 	for {
 		var err error
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-dirty:
-			if err = r.settle(st, w); err != nil {
-				return err
+		changed := r.acknowledging()
+		if r.acknowledged(st) > told {
+			err = tell()
+		}
+		if err == nil {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-changed:
+			case <-dirty:
+				if err = r.settle(st, w); err != nil {
+					return err
+				}
+				if err = tell(); err == nil && r.o.Synchronous == nil {
+					err = sleepFor(ctx, r.o.SyncInterval)
+				}
+			case <-asked:
+				err = tell()
+			case <-tick.C:
+				err = tell()
 			}
-			if err = r.status(conn, st); err == nil {
-				err = sleepFor(ctx, r.o.SyncInterval)
-			}
-		case <-asked:
-			err = r.status(conn, st)
-		case <-tick.C:
-			err = r.status(conn, st)
 		}
 		if err != nil {
 			if ctx.Err() != nil {
@@ -286,6 +300,22 @@ func (r *Receiver) syncing(ctx context.Context, conn *replication.Conn, st *stre
 			return err
 		}
 	}
+}
+
+// acknowledging gives what announces that repositories may hold more, where that is what is acknowledged; else nil, which never comes.
+func (r *Receiver) acknowledging() <-chan struct{} {
+	if r.o.Synchronous == nil || !r.o.Synchronous.Repository {
+		return nil
+	}
+	return r.tape.changed()
+}
+
+// acknowledged is how far WAL is what the server may take for safe.
+func (r *Receiver) acknowledged(st *stretch) relight.LSN {
+	if r.o.Synchronous != nil && r.o.Synchronous.Repository {
+		return r.tape.everywhere(st)
+	}
+	return r.tape.view(st, 0).synced
 }
 
 // settle syncs what is written and publishes it.
@@ -298,15 +328,26 @@ func (r *Receiver) settle(st *stretch, w *spoolWriter) error {
 		return err
 	}
 	r.well("spool")
-	r.tape.update(func() { st.synced = max(st.synced, written) })
+	r.tape.update(func() {
+		st.synced = max(st.synced, written)
+		if r.o.Synchronous != nil && r.o.Synchronous.Repository {
+			r.tape.urgent = max(r.tape.urgent, st.synced)
+		}
+	})
 	return nil
 }
 
-func (r *Receiver) status(conn *replication.Conn, st *stretch) error {
+// status tells the server how far WAL is acknowledged. Apply is always zero, for nothing is ever applied here. In synchronous mode the written
+// position is the acknowledged one too: with remote_write commits wait for that one, and it must not mean less.
+func (r *Receiver) status(conn *replication.Conn, st *stretch) (relight.LSN, error) {
 	r.tape.mu.Lock()
-	written, synced := st.written, st.synced
+	written := st.written
 	r.tape.mu.Unlock()
-	return conn.Status(written, synced, 0)
+	safe := r.acknowledged(st)
+	if r.o.Synchronous != nil {
+		written = safe
+	}
+	return safe, conn.Status(written, safe, 0)
 }
 
 // errRemoved says that the server no longer has the WAL that is needed.

@@ -196,6 +196,21 @@ func (t *tape) least() (lsn relight.LSN, ok bool) {
 	return lsn, len(t.sinks) > 0
 }
 
+// everywhere is up to where every repository durably holds a stretch; 0 while one has not come to it. A repository that refuses this WAL holds
+// up everything, as one that is away does.
+func (t *tape) everywhere(st *stretch) relight.LSN {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	lsn := st.synced
+	for _, s := range t.sinks {
+		if !s.known || s.current != st {
+			return 0
+		}
+		lsn = min(lsn, s.durable)
+	}
+	return lsn
+}
+
 // held is the position of one sink, lowered to the beginning of whatever later stretch it has not entered.
 func (t *tape) held(sink int) (relight.LSN, bool) {
 	s := t.sinks[sink]

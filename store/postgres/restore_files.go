@@ -258,7 +258,7 @@ func (r *restore) touch(name string) error {
 }
 
 // dropResidue removes what would make the recovered server a standby, or send it to the source's archive, once it is
-// started by others: signal files, and recovery settings of ALTER SYSTEM.
+// started by others: signal files, and recovery settings of ALTER SYSTEM; or let its commits hang.
 func (r *restore) dropResidue() error {
 	for _, name := range []string{"standby.signal", "recovery.signal", "postmaster.pid"} {
 		if err := removeIfThere(filepath.Join(r.layout.dir, name)); err != nil {
@@ -288,7 +288,7 @@ func (r *restore) dropResidue() error {
 	return r.own(path)
 }
 
-// withoutRecovery drops the lines that set anything about recovery.
+// withoutRecovery drops the lines that set anything about recovery, and what makes commits wait for relight: nobody streams from the recovered server yet.
 func withoutRecovery(text string) (kept string, dropped []string) {
 	var b strings.Builder
 	for line := range strings.Lines(text) {
@@ -296,7 +296,8 @@ func withoutRecovery(text string) (kept string, dropped []string) {
 		name = strings.ToLower(strings.TrimSpace(name))
 		switch {
 		case strings.HasPrefix(name, "recovery_"), name == "restore_command", name == "archive_cleanup_command",
-			name == "primary_conninfo", name == "primary_slot_name", name == "promote_trigger_file":
+			name == "primary_conninfo", name == "primary_slot_name", name == "promote_trigger_file",
+			name == "synchronous_standby_names" && strings.Contains(line, receiverApplication("")):
 			dropped = append(dropped, name)
 		default:
 			b.WriteString(line)

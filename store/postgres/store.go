@@ -42,6 +42,7 @@ type Config struct {
 	BinDir       string        // "": found, see FindBinaries
 	Owner        string        // operating system user of the cluster; "": the owner of DataDir
 	Spool        string        // the receiver's spool, for salvage; "": none
+	Synchronous  *Synchronous  // what the receiver is asked for, for doctor; nil: commits do not wait
 	AllowDamaged bool          // a backup with damaged pages is kept, with the list of them in its facts
 	DurableWait  time.Duration // how long a finished backup waits for its WAL to be durable; 0: five minutes
 	ReplayStall  time.Duration // replay without any sign of progress for so long is given up; 0: thirty minutes
