@@ -17,6 +17,7 @@ import (
 	"github.com/toolboxai/relight/coordinator"
 	"github.com/toolboxai/relight/estate"
 	"github.com/toolboxai/relight/host"
+	"github.com/toolboxai/relight/store/postgres"
 )
 
 // protection is `relight serve` of this estate as seen from another process.
@@ -96,7 +97,11 @@ func (p protection) Stores() ([]string, error) {
 }
 
 func (p protection) Live(ctx context.Context, name string) (coordinator.Live, error) {
-	conn, err := p.a.connection(ctx, p.e.Stores[name])
+	conns, err := p.a.connections(ctx, p.e.Stores[name])
+	if err != nil {
+		return coordinator.Live{}, err
+	}
+	conn, err := postgres.Lead(ctx, conns)
 	if err != nil {
 		return coordinator.Live{}, err
 	}

@@ -130,14 +130,14 @@ func schedule(p estate.Policy) coordinator.Schedule {
 }
 
 func (a *App) receiver(ctx context.Context, e *estate.Estate, s estate.Store, live time.Duration, record coordinator.Recorder) (*postgres.Receiver, error) {
-	conn, err := a.connection(ctx, s)
+	conns, err := a.connections(ctx, s)
 	if err != nil {
 		return nil, err
 	}
 	if err := os.MkdirAll(s.Spool, 0o700); err != nil {
 		return nil, fmt.Errorf("make the spool: %w", err)
 	}
-	o := postgres.ReceiverOptions{Store: s.Name, Conn: conn, Spool: s.Spool, SpoolLimit: s.SpoolLimit, LiveInterval: live, Log: a.o.Log, Now: a.o.Now}
+	o := postgres.ReceiverOptions{Store: s.Name, Conn: conns[0], Peers: conns[1:], Spool: s.Spool, SpoolLimit: s.SpoolLimit, LiveInterval: live, Log: a.o.Log, Now: a.o.Now}
 	if o.Synchronous = synchronous(s); o.Synchronous != nil {
 		if err := a.declareSynchronous(ctx, s, *o.Synchronous, record); err != nil {
 			return nil, err

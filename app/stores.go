@@ -38,20 +38,33 @@ func (a *App) findStore(name string) (*estate.Estate, estate.Store, error) {
 
 // connection joins a store's connection with its password, resolved only now.
 func (a *App) connection(ctx context.Context, s estate.Store) (string, error) {
-	if s.Password == "" {
-		return s.Connection, nil
-	}
-	value, err := a.resolveSecret(ctx, s.Password)
+	all, err := a.connections(ctx, s)
 	if err != nil {
 		return "", err
 	}
+	return all[0], nil
+}
+
+// connections are those of every server of a store's cluster, the one on this host first. A role has one password on all of them.
+func (a *App) connections(ctx context.Context, s estate.Store) ([]string, error) {
+	all := append([]string{s.Connection}, s.Peers...)
+	if s.Password == "" {
+		return all, nil
+	}
+	value, err := a.resolveSecret(ctx, s.Password)
+	if err != nil {
+		return nil, err
+	}
 	quoted := strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(value.Reveal())
-	return s.Connection + " password='" + quoted + "'", nil
+	for i := range all {
+		all[i] += " password='" + quoted + "'"
+	}
+	return all, nil
 }
 
 // postgresStore is the data side of a store.
 func (a *App) postgresStore(ctx context.Context, s estate.Store) (*postgres.Store, error) {
-	conn, err := a.connection(ctx, s)
+	conns, err := a.connections(ctx, s)
 	if err != nil {
 		return nil, err
 	}
@@ -59,7 +72,7 @@ func (a *App) postgresStore(ctx context.Context, s estate.Store) (*postgres.Stor
 	for _, i := range s.Invariants {
 		invariants = append(invariants, postgres.Invariant{Name: i.Name, Database: i.Database, Query: i.Query, Want: i.Expect})
 	}
-	return postgres.New(postgres.Config{Name: s.Name, Conn: conn, DataDir: s.Data, BinDir: s.Binaries, Owner: s.Owner,
+	return postgres.New(postgres.Config{Name: s.Name, Conn: conns[0], Peers: conns[1:], DataDir: s.Data, BinDir: s.Binaries, Owner: s.Owner,
 		Spool: s.Spool, Synchronous: synchronous(s), Invariants: invariants},
 		postgres.Deps{Log: a.o.Log, Host: a.Host(), Now: a.o.Now, WALGet: []string{a.o.Executable, "wal-get"}}), nil
 }
@@ -100,7 +113,10 @@ func live(ctx context.Context, conn string) (coordinator.Live, error) {
 	var lsn string
 	var timeline uint32
 	// The name of the current segment begins with the timeline; the control file's checkpoint lags behind a promotion.
-	err = c.QueryRow(ctx, `select pg_current_wal_flush_lsn()::text, ('x' || substr(pg_walfile_name(pg_current_wal_flush_lsn()), 1, 8))::bit(32)::int`).Scan(&lsn, &timeline)
+	// A standby has neither; what it has replayed is what it holds.
+	err = c.QueryRow(ctx, `select case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_flush_lsn() end::text,
+		case when pg_is_in_recovery() then (select greatest(c.timeline_id, r.min_recovery_end_timeline) from pg_control_checkpoint() c, pg_control_recovery() r)
+		else ('x' || substr(pg_walfile_name(pg_current_wal_flush_lsn()), 1, 8))::bit(32)::int end`).Scan(&lsn, &timeline)
 	if err != nil {
 		return coordinator.Live{}, err
 	}

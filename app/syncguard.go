@@ -98,7 +98,7 @@ func (a *App) Guard(ctx context.Context, name string) error {
 		return err
 	}
 	defer func() { _ = lock.Unlock() }()
-	conn, err := a.connection(ctx, s)
+	conns, err := a.connections(ctx, s)
 	if err != nil {
 		return err
 	}
@@ -122,6 +122,6 @@ func (a *App) Guard(ctx context.Context, name string) error {
 		alive, err := host.Alive(h)
 		return err == nil && !alive
 	}
-	g := postgres.NewGuard(postgres.GuardOptions{Store: s.Name, Conn: conn, After: s.Synchronous.DegradeAfter, Orphaned: orphaned, Record: record, Log: a.o.Log, Now: a.o.Now})
+	g := postgres.NewGuard(postgres.GuardOptions{Store: s.Name, Conns: conns, After: s.Synchronous.DegradeAfter, Orphaned: orphaned, Record: record, Log: a.o.Log, Now: a.o.Now})
 	return g.Run(ctx)
 }

@@ -49,11 +49,12 @@ type Store struct {
 	Name         string
 	Kind         string // "postgres"
 	Service      string
-	Data         string // data directory
-	Connection   string // libpq keywords or URI; a password comes from Password
-	Password     string // secret reference, or ""
-	Owner        string // user of the data files, or "" for whoever owns Data
-	Binaries     string // directory of server programs, or "" to search
+	Data         string   // data directory
+	Connection   string   // libpq keywords or URI; a password comes from Password
+	Peers        []string // connections of the cluster's other servers
+	Password     string   // secret reference, or ""
+	Owner        string   // user of the data files, or "" for whoever owns Data
+	Binaries     string   // directory of server programs, or "" to search
 	Repositories []string
 	Spool        string // directory for log that no repository has taken yet
 	SpoolLimit   int64  // bytes

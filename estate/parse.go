@@ -41,6 +41,7 @@ type storeFile struct {
 	Service      string        `yaml:"service"`
 	Data         string        `yaml:"data"`
 	Connection   string        `yaml:"connection"`
+	Peers        []string      `yaml:"peers"`
 	Password     string        `yaml:"password"`
 	Owner        string        `yaml:"owner"`
 	Binaries     string        `yaml:"binaries"`
@@ -220,6 +221,11 @@ func (r *resolver) store(e *Estate, name string, in storeFile) Store {
 	if in.Data == "" {
 		r.failf("%s.data: missing", at)
 	}
+	for i, peer := range in.Peers {
+		if peer == "" || peer == in.Connection || slices.Contains(in.Peers[:i], peer) {
+			r.failf("%s.peers[%d]: %q is no other server; name each server of the cluster once", at, i, peer)
+		}
+	}
 	limit, err := ParseSize(orElse(in.SpoolLimit, "4GiB"))
 	if err != nil {
 		r.failf("%s.spool_limit: %w", at, err)
@@ -232,7 +238,7 @@ func (r *resolver) store(e *Estate, name string, in storeFile) Store {
 		slices.Sort(repositories)
 	}
 	objective := relight.Objective{RTO: r.duration(at+".objective.rto", in.Objective.RTO, 2*time.Hour), RPO: r.duration(at+".objective.rpo", in.Objective.RPO, 15*time.Minute)}
-	return Store{Name: name, Kind: in.Kind, Service: in.Service, Data: r.path(in.Data), Connection: in.Connection, Password: in.Password,
+	return Store{Name: name, Kind: in.Kind, Service: in.Service, Data: r.path(in.Data), Connection: in.Connection, Peers: in.Peers, Password: in.Password,
 		Owner: in.Owner, Binaries: r.path(in.Binaries), Repositories: repositories, SpoolLimit: limit,
 		Evidence:    r.path(orElse(in.Evidence, filepath.Join(e.State, "evidence"))),
 		Sandbox:     r.path(orElse(in.Sandbox, filepath.Join(e.State, "sandbox"))),

@@ -30,6 +30,7 @@ type StoreView struct {
 	Service      string   `json:"service"`
 	Data         string   `json:"data"`
 	Connection   string   `json:"connection"`
+	Peers        []string `json:"peers,omitempty"`
 	Password     string   `json:"password,omitempty"` // the reference
 	Binaries     string   `json:"binaries,omitempty"`
 	Repositories []string `json:"repositories"`
@@ -66,7 +67,7 @@ func (e *Estate) View() View {
 		v.Repositories[name] = RepositoryView{URL: r.URL, Credential: r.Credential}
 	}
 	for name, s := range e.Stores {
-		sv := StoreView{Kind: s.Kind, Service: s.Service, Data: s.Data, Connection: s.Connection, Password: s.Password, Binaries: s.Binaries,
+		sv := StoreView{Kind: s.Kind, Service: s.Service, Data: s.Data, Connection: s.Connection, Peers: s.Peers, Password: s.Password, Binaries: s.Binaries,
 			Repositories: s.Repositories, Spool: s.Spool, SpoolLimit: s.SpoolLimit, Evidence: s.Evidence, Sandbox: s.Sandbox, BaseBackup: s.BaseBackup.String(), FullBackup: s.FullBackup.String(),
 			Budget: s.Budget.String(), RTO: s.Objective.RTO.String(), RPO: s.Objective.RPO.String()}
 		for _, k := range s.Keep {

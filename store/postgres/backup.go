@@ -188,6 +188,9 @@ func (b *backup) stop(ctx context.Context) error {
 	if standby != b.facts.FromStandby {
 		return b.s.fail("back up", relight.CodeFailed, "take the backup again", "the standby was promoted during the backup")
 	}
+	if err := b.sameTimeline(ctx); err != nil {
+		return err
+	}
 	l, err := parseLabel(b.label)
 	if err != nil {
 		return err
@@ -195,6 +198,22 @@ func (b *backup) stop(ctx context.Context) error {
 	if l.timeline != b.facts.Timeline || l.start != b.facts.StartLSN {
 		return b.s.fail("back up", relight.CodeFailed, "take the backup again", "the server says at its end that it began at %s of timeline %d, and said %s of timeline %d then",
 			l.start, l.timeline, b.facts.StartLSN, b.facts.Timeline)
+	}
+	return nil
+}
+
+// sameTimeline: a standby goes over to another timeline when its primary is replaced, and WAL from start to stop then lies on two.
+func (b *backup) sameTimeline(ctx context.Context) error {
+	if !b.facts.FromStandby {
+		return nil
+	}
+	var end relight.TimelineID
+	if err := b.conn.QueryRow(ctx, `select min_recovery_end_timeline from pg_control_recovery()`).Scan(&end); err != nil {
+		return fmt.Errorf("ask the standby for its timeline: %w", err)
+	}
+	if end > b.facts.Timeline {
+		return b.s.fail("back up", relight.CodeFailed, "take the backup again, once the standby has made a restart point on its new timeline",
+			"the standby went from timeline %d to %d during the backup", b.facts.Timeline, end)
 	}
 	return nil
 }

@@ -83,6 +83,47 @@ func (d *doctor) server(ctx context.Context, conn *pgx.Conn) {
 	}
 	d.collations()
 	d.synchronous(ctx, conn)
+	for _, peer := range d.s.c.Peers {
+		d.standing(ctx, peer)
+	}
+}
+
+// standing looks whether another server of the cluster could take over without losing WAL.
+func (d *doctor) standing(ctx context.Context, peer string) {
+	name := "standing slot on " + serverLabel(peer)
+	ctx, cancel := context.WithTimeout(ctx, 2*lookTimeout)
+	defer cancel()
+	c, err := dialControl(ctx, peer, "relight_look")
+	if err != nil {
+		d.note(name, err, "")
+		return
+	}
+	defer c.close(context.WithoutCancel(ctx))
+	m, err := c.member(ctx)
+	if err != nil {
+		d.note(name, err, "")
+		return
+	}
+	slot, err := c.slot(ctx, d.slotName())
+	switch {
+	case err != nil:
+		d.note(name, err, "")
+	case m.system != d.facts.System:
+		d.say(name, relight.Failed, "the server belongs to cluster %s, not %s: correct peers in relight.yaml", m.system, d.facts.System)
+	case !slot.exists:
+		d.say(name, relight.Failed, "there is no slot %s: a promotion now could lose WAL; `relight serve` makes it", d.slotName())
+	case slot.status == "lost":
+		d.say(name, relight.Failed, "%s is lost: `relight serve` makes it anew", d.slotName())
+	default:
+		d.say(name, relight.Passed, "%s retains WAL from %s", d.slotName(), slot.restart)
+	}
+}
+
+func (d *doctor) slotName() string {
+	if d.o.Slot != "" {
+		return d.o.Slot
+	}
+	return slotOf(d.s.c.Name)
 }
 
 // synchronous asks whom commits wait for, and holds it against what was asked for.
@@ -127,15 +168,11 @@ func (d *doctor) settings(ctx context.Context, conn *pgx.Conn) {
 	} else {
 		d.say("wal_level", relight.Passed, "%s", s.WALLevel)
 	}
-	slot := d.o.Slot
-	if slot == "" {
-		slot = notSlot.ReplaceAllString("relight_"+d.s.c.Name, "_")
-	}
 	var senders, slots, maxSlots int
 	var own bool
 	err := conn.QueryRow(ctx, `
 		select (select count(*) from pg_stat_replication)::int, (select count(*) from pg_replication_slots)::int, current_setting('max_replication_slots')::int,
-		       exists (select from pg_replication_slots where slot_name = $1)`, slot).Scan(&senders, &slots, &maxSlots, &own)
+		       exists (select from pg_replication_slots where slot_name = $1)`, d.slotName()).Scan(&senders, &slots, &maxSlots, &own)
 	if err != nil {
 		d.note("replication slots", err, "")
 		return

@@ -11,7 +11,7 @@ import (
 // GuardOptions of a Guard.
 type GuardOptions struct {
 	Store string
-	Conn  string
+	Conns []string      // of every server of the cluster; the primary is the one that commits wait at
 	After time.Duration // how long commits may wait for the receiver
 	Every time.Duration // between two looks; 0: a fifth of After, at most a second
 	// Orphaned tells whether who started the guard is gone. nil: never.
@@ -86,13 +86,20 @@ func (g *Guard) look(ctx context.Context) (armed bool, err error) {
 	defer cancel()
 	g.record(ctx)
 	if g.conn == nil {
-		if g.conn, err = dialControl(ctx, g.o.Conn, "relight_guard"); err != nil {
+		conn, err := Lead(ctx, g.o.Conns)
+		if err != nil {
+			return false, err
+		}
+		if g.conn, err = dialControl(ctx, conn, "relight_guard"); err != nil {
 			return false, err
 		}
 	}
 	s, err := g.conn.synchronous(ctx, g.o.Store)
 	if err != nil {
 		return false, err
+	}
+	if s.recovery && len(g.o.Conns) > 1 {
+		g.hangUp(ctx) // the primary is elsewhere, or not there yet
 	}
 	now := g.o.Now()
 	armed = s.ours(g.o.Store) && !s.recovery

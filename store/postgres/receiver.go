@@ -20,6 +20,7 @@ import (
 type ReceiverOptions struct {
 	Store        string        // the store's name in the estate
 	Conn         string        // libpq keywords or URI of a role with REPLICATION
+	Peers        []string      // connections of the cluster's other servers: the primary is followed, the standbys keep a slot
 	Slot         string        // "": relight_<store>
 	Spool        string        // directory on this host for WAL that is not yet in every repository
 	SpoolLimit   int64         // bytes; when reached, reading stops and the slot retains WAL on the server. 0: 8 GiB
@@ -80,6 +81,8 @@ type Receiver struct {
 	lost    time.Time // when WAL was last found lost
 	segment int64     // the server's wal_segment_size
 	waited  store.Waited
+	lead    string     // the connection of the server that is followed
+	member  member     // and what it is
 	armed   armedState // of the control goroutine, kept over sessions
 	notify  sync.Mutex
 }

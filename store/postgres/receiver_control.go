@@ -27,7 +27,7 @@ type slotState struct {
 }
 
 func (r *Receiver) openControl(ctx context.Context) (*controlConn, error) {
-	return dialControl(ctx, r.o.Conn, "relight_control")
+	return dialControl(ctx, r.leader(), "relight_control")
 }
 
 func dialControl(ctx context.Context, conn, application string) (*controlConn, error) {

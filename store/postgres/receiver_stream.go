@@ -56,7 +56,11 @@ func (r *Receiver) stream(ctx context.Context, sp *spool, sinks []repo.Sink) err
 func (r *Receiver) session(ctx context.Context, sp *spool, sinks []repo.Sink) (err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	conn, err := replication.Connect(ctx, r.o.Conn, receiverApplication(r.o.Store), r.now)
+	server, err := r.lookup(ctx)
+	if err != nil {
+		return err
+	}
+	conn, err := replication.Connect(ctx, server, receiverApplication(r.o.Store), r.now)
 	if err != nil {
 		return err
 	}
@@ -71,6 +75,9 @@ func (r *Receiver) session(ctx context.Context, sp *spool, sinks []repo.Sink) (e
 	}
 	defer func() { control.close(context.WithoutCancel(ctx)) }()
 	r.armed.last = syncRow{} // of another server, perhaps
+	if err := r.recognise(ctx, control); err != nil {
+		return err
+	}
 	slot, err := r.ensureSlot(ctx, conn, control)
 	if err != nil {
 		return err
@@ -88,9 +95,20 @@ func (r *Receiver) session(ctx context.Context, sp *spool, sinks []repo.Sink) (e
 			cancel()
 		}
 	})
+	var moved error
+	if len(r.o.Peers) > 0 {
+		group.Go(func() {
+			if moved = r.standing(ctx, server); moved != nil {
+				cancel()
+			}
+		})
+	}
 	err = r.followTimelines(ctx, conn, sp, st)
 	cancel()
 	group.Wait()
+	if moved != nil {
+		return moved
+	}
 	if controlErr != nil && (err == nil || errors.Is(err, context.Canceled)) {
 		err = controlErr
 	}

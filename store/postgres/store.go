@@ -38,6 +38,7 @@ import (
 type Config struct {
 	Name         string        // the store's name in the estate
 	Conn         string        // libpq keywords or URI of a superuser's connection; only backup, check and doctor need it
+	Peers        []string      // connections of the cluster's other servers, for doctor
 	DataDir      string        // "": asked from the server
 	BinDir       string        // "": found, see FindBinaries
 	Owner        string        // operating system user of the cluster; "": the owner of DataDir

@@ -249,7 +249,7 @@ func TestSynchronousDegradesOnRecordAndArmsAgain(t *testing.T) {
 	var record []Degraded
 	broken := errors.New("the journal's disk is full")
 	var orphaned atomic.Bool
-	g := NewGuard(GuardOptions{Store: "main", Conn: srv.DSN("postgres"), After: time.Second, Now: time.Now, Orphaned: orphaned.Load, Record: func(_ context.Context, d Degraded) error {
+	g := NewGuard(GuardOptions{Store: "main", Conns: []string{srv.DSN("postgres")}, After: time.Second, Now: time.Now, Orphaned: orphaned.Load, Record: func(_ context.Context, d Degraded) error {
 		mu.Lock()
 		defer mu.Unlock()
 		if err := broken; err != nil { // the commits do not wait for the record, and the record is tried again
