@@ -36,16 +36,8 @@ func (a *App) findStore(name string) (*estate.Estate, estate.Store, error) {
 	return e, s, nil
 }
 
-// connection joins a store's connection with its password, resolved only now.
-func (a *App) connection(ctx context.Context, s estate.Store) (string, error) {
-	all, err := a.connections(ctx, s)
-	if err != nil {
-		return "", err
-	}
-	return all[0], nil
-}
-
-// connections are those of every server of a store's cluster, the one on this host first. A role has one password on all of them.
+// connections are those of every server of a store's cluster, the one on this host first, joined with the password, which is resolved only now. A role
+// has one password on all of them.
 func (a *App) connections(ctx context.Context, s estate.Store) ([]string, error) {
 	all := append([]string{s.Connection}, s.Peers...)
 	if s.Password == "" {
