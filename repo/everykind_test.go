@@ -65,6 +65,11 @@ var exhibits = []exhibit{ //nolint:gochecknoglobals // a table of this test
 		_, err := m.LatestEstate(is.t.Context(), must(m.Reader())(is.t))
 		wantError(is.t, err, "no estate was stored here")
 	}},
+	{row: "`set/<name>`", match: `^set/`, gone: "nothing", notice: func(was, is *museum) {
+		if _, found, err := is.writer(is.s).Set(is.t.Context(), "before-release"); found || err != nil {
+			is.t.Fatalf("the set is still there: %v", err)
+		}
+	}},
 	{row: "`journal/<host>/<journal id>/<first>-<last>`", match: `^journal/db1/0a/0+1-`},
 	{row: "`journal/<host>/<journal id>/anchor/<seq>`", match: `/anchor/`, gone: "nothing", notice: func(was, is *museum) {
 		if a := must(is.writer(is.s).Anchors(is.t.Context(), former))(is.t); len(a) != 0 {
@@ -145,6 +150,7 @@ func newMuseum(t *testing.T) *museum {
 	ok(t, RevokeHost(ctx, m.recovery(m.s), "db2", time.Time{}, "sold"))
 	must(KeyTest(ctx, m.s, m.options(), m.id))(t)
 	must(w.PutEstate(ctx, []byte("the estate")))(t)
+	ok(t, w.PutSet(ctx, testSet("before-release", time.Time{}, "main")))
 	for _, j := range []JournalSegment{{JournalID: former, First: 1, Last: 9}, {JournalID: former, First: 10, Last: 20}} {
 		ok(t, w.PutJournal(ctx, j))
 	}

@@ -16,6 +16,8 @@ import (
 const (
 	packTarget  = 16 << 20
 	packRecords = 1 << 16
+	// packStart is the memory that a pack begins with: the only pack of a small snapshot needs no more.
+	packStart = 128 << 10
 )
 
 // packKind says which identity opens a pack.

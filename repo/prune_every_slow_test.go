@@ -1,5 +1,8 @@
-//go:build slow
+//go:build slow && !race
 
 package repo
 
-const everyNth = 1
+const (
+	everyNth  = 1
+	everyCase = 1
+)

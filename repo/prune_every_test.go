@@ -1,6 +1,8 @@
-//go:build !slow
+//go:build !slow && !race
 
 package repo
 
-// everyNth operation is where the parties of a race change; with the tag slow it is every one.
-const everyNth = 17
+const (
+	everyNth  = 17 // operation is where the parties of a race change; with the tag slow it is every one
+	everyCase = 1  // operation of a backup is where it fails
+)

@@ -110,7 +110,11 @@ func (w *Writer) pack(ctx context.Context, s *slot, id ChunkID, plain []byte) er
 			return err
 		}
 	}
-	if err := s.pack.add(id, s.fr.frame(plain), len(plain)); err != nil {
+	frame := s.fr.frame(plain)
+	if buf := &s.mem.buf; buf.Available() < len(frame)+packStart { // once: what comes now may fill the pack
+		buf.Grow(w.o.packBytes + 2*maxChunk - buf.Len())
+	}
+	if err := s.pack.add(id, frame, len(plain)); err != nil {
 		return err
 	}
 	if !s.pack.full(w.o.packBytes) {
@@ -148,7 +152,7 @@ func (w *Writer) beginPack(ctx context.Context, s *slot) error {
 		return context.Cause(w.ctx)
 	}
 	s.mem.buf.Reset()
-	s.mem.buf.Grow(w.o.packBytes + 2*maxChunk)
+	s.mem.buf.Grow(2 * packStart)
 	seal := w.m.keys.sealData
 	if s.kind == metaPack {
 		seal = w.m.keys.sealMeta

@@ -25,6 +25,8 @@ func (w *bitWriter) add(v uint64, n int) {
 }
 
 // flush moves whole bytes out.
+//
+//go:norace
 func (w *bitWriter) flush() {
 	w.out = slices.Grow(w.out[:w.at], 8)[:w.at+8]
 	binary.LittleEndian.PutUint64(w.out[w.at:], w.held)

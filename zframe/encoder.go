@@ -75,6 +75,7 @@ func appendBlockHeader(dst []byte, kind, size int) []byte {
 	return append(dst, byte(v), byte(v>>8), byte(v>>16))
 }
 
+//go:norace
 func allSame(b []byte) bool {
 	first := uint64(b[0]) * 0x0101010101010101
 	for ; len(b) >= 8; b = b[8:] {

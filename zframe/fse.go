@@ -29,6 +29,8 @@ type coder struct {
 }
 
 // build makes the coder for a distribution.
+//
+//go:norace
 func (c *coder) build(d distribution) {
 	c.log = d.log
 	size := 1 << d.log

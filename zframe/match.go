@@ -31,6 +31,8 @@ func hash(v uint64) uint32 {
 }
 
 // common counts the equal bytes at a and at b, a before b, up to end.
+//
+//go:norace
 func common(p *[Max + pad]byte, a, b, end int) int {
 	start := b
 	for b+8 <= end {
@@ -47,6 +49,8 @@ func common(p *[Max + pad]byte, a, b, end int) int {
 
 // match finds the sequences of the piece of n bytes, and collects its literals; it gives their number. What stands in the table is a hint
 // only: a match counts when its bytes are equal, and lies before the place where it is used.
+//
+//go:norace
 func (e *Encoder) match(n int) int {
 	clear(e.table[:])
 	e.seqs = e.seqs[:0]
@@ -85,6 +89,8 @@ func (e *Encoder) match(n int) int {
 }
 
 // copyLits copies eight bytes at a time; what is written too far is overwritten by the next run.
+//
+//go:norace
 func (e *Encoder) copyLits(to, from, end int) int {
 	size := end - from
 	if size > 16 {

@@ -93,6 +93,8 @@ func (c *sequenceCoder) append(dst []byte, seqs []sequence) []byte {
 }
 
 // count gives each sequence its codes.
+//
+//go:norace
 func (c *sequenceCoder) count(seqs []sequence) {
 	clear(c.lit.counts[:])
 	clear(c.off.counts[:])
@@ -143,6 +145,8 @@ func (k *kind) prepare(dst []byte, n int) ([]byte, int) {
 }
 
 // write codes the sequences, the last one first, since a decoder reads the bits from their end.
+//
+//go:norace
 func (c *sequenceCoder) write(dst []byte, seqs []sequence) []byte {
 	const most = 10 // bytes of a sequence: 26 bits of states and 48 of values
 	start := len(dst)
