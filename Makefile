@@ -55,13 +55,14 @@ unit:
 	go test ./...
 	go -C tools test ./bench
 
+# The race detector is dear and needs a sample only: with -short properties draw fewer examples.
 race:
-	go test -race -timeout 10m ./...
+	go test -race -short -timeout 15m ./...
 	go -C tools test -race ./bench
 
 # Real servers and crash matrices. Two packages at a time: each starts servers of its own.
 servers:
-	go test -tags $(TAGS) -timeout 14m -p 2 ./...
+	go test -tags $(TAGS) -timeout 20m -p 2 ./...
 
 budget:
 	@tools/budget.sh

@@ -96,7 +96,7 @@ func encodeIndex(w io.Writer, packs []packInfo, recs []record) error {
 
 // decodeIndex streams an index object: the pack table first, then each record in order.
 func decodeIndex(src io.Reader, packed func([]packInfo) error, fn func(record) error) error {
-	r := bufio.NewReaderSize(src, 64<<10)
+	r := bufio.NewReaderSize(src, 8<<10)
 	packs, err := decodePackTable(r)
 	if err != nil {
 		return err

@@ -21,7 +21,8 @@ type rowSource struct {
 }
 
 func newRowSource(f io.ReaderAt, bytes int64, row int) *rowSource {
-	return &rowSource{r: bufio.NewReaderSize(io.NewSectionReader(f, 0, bytes), runBuffered), row: make([]byte, row)}
+	buffered := int(min(bytes, runBuffered))
+	return &rowSource{r: bufio.NewReaderSize(io.NewSectionReader(f, 0, bytes), buffered), row: make([]byte, row)}
 }
 
 func (s *rowSource) next() (bool, error) {

@@ -32,6 +32,7 @@ const (
 // TestMemoryDoesNotGrowWithTheDatabase backs up a synthetic database of 1 TiB (16.7 million distinct chunks, all
 // in the index) incrementally, and walks it as a verification does, each in a process of its own.
 func TestMemoryDoesNotGrowWithTheDatabase(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	for _, phase := range []string{"build", "backup", "walk"} {
 		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestTebibyteChild$", "-test.v")

@@ -56,7 +56,7 @@ func newChunkReader(s blob.Storage, keys *Keyring, x *chunkIndex) (*chunkReader,
 	if err != nil {
 		return nil, fmt.Errorf("prepare zstd: %w", err)
 	}
-	return &chunkReader{s: s, keys: keys, x: x, dec: dec, plain: make([]byte, 0, maxChunk), epoch: keys.Epoch()}, nil
+	return &chunkReader{s: s, keys: keys, x: x, dec: dec, epoch: keys.Epoch()}, nil
 }
 
 // openPack is a pack whose age header was opened once.
@@ -188,6 +188,7 @@ func (c *chunkReader) bytes(ctx context.Context, info packInfo, off, n int64) ([
 
 // decode turns a frame into the chunk that it must be.
 func (c *chunkReader) decode(id ChunkID, frame []byte, plain uint32) ([]byte, error) {
+	c.plain = slices.Grow(c.plain[:0], int(plain))
 	out, err := c.dec.DecodeAll(frame, c.plain[:0:plain])
 	if err != nil {
 		return nil, fmt.Errorf("%w: %v", errDamaged, err)

@@ -1,8 +1,8 @@
-//go:build slow && !race
+//go:build slow && !soak && !race
 
 package repo
 
 const (
-	everyNth  = 1
+	everyNth  = 3
 	everyCase = 1
 )

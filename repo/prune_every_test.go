@@ -1,8 +1,8 @@
-//go:build !slow && !race
+//go:build !slow && !soak && !race
 
 package repo
 
 const (
-	everyNth  = 17 // operation is where the parties of a race change; with the tag slow it is every one
+	everyNth  = 17 // operation is where the parties of a race change; with the tag slow every third, with soak every one
 	everyCase = 1  // operation of a backup is where it fails
 )

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -370,11 +369,4 @@ func TestMetaIsForSeveralGoroutines(t *testing.T) {
 	}
 }
 
-func TestMain(m *testing.M) {
-	if everyCase > 1 { // under the race detector
-		if err := flag.Set("rapid.checks", "10"); err != nil {
-			panic(err)
-		}
-	}
-	goleak.VerifyTestMain(m)
-}
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

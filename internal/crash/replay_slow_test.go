@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/toolboxai/relight"
 	"github.com/toolboxai/relight/runbook"
@@ -25,10 +24,7 @@ func TestBucketFailsDuringReplay(t *testing.T) {
 	s.underLoad(func() {
 		s.muchLog()
 		s.must("protect", "wait", "--timeout", "60s")
-		time.Sleep(1500 * time.Millisecond)
-		s.killService("relight-serve")
-		time.Sleep(400 * time.Millisecond)
-		s.killService("postgres")
+		s.cutPower("last-seen")
 	})
 	s.awaitNobody()
 	s.copyTree(s.root(), s.template())

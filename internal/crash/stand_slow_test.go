@@ -30,8 +30,9 @@ type stand struct {
 	bin    string // the server's programs
 	bank   bank.Bank
 	ledger []bank.Transfer
-	struck []string // files of live relations
-	driver int      // process id of the relight that drives the run under test
+	struck []string  // files of live relations
+	driver int       // process id of the relight that drives the run under test
+	held   time.Time // every commit acknowledged before it lies in the repository
 }
 
 func (s *stand) root() string     { return filepath.Join(s.home, "root") }
@@ -122,14 +123,22 @@ func newStand(t *testing.T) *stand {
 	s.must("protect", "start")
 	s.must("protect", "wait", "--timeout", "120s")
 	s.underLoad(func() {
-		time.Sleep(2500 * time.Millisecond)
-		s.killService("relight-serve")
-		time.Sleep(400 * time.Millisecond)
-		s.killService("postgres")
+		time.Sleep(2 * time.Second)
+		s.cutPower("last-seen")
 	})
 	s.awaitNobody()
 	s.copyTree(s.root(), s.template())
 	return s
+}
+
+// cutPower ends the receiver and then the server. A restore point tells what the repository holds by then, however slow the machine is.
+func (s *stand) cutPower(mark string) {
+	s.t.Helper()
+	s.held = time.Now()
+	s.must("backup", "mark", "--store", "main", "--name", mark)
+	s.killService("relight-serve")
+	time.Sleep(400 * time.Millisecond)
+	s.killService("postgres")
 }
 
 // makePlaces makes directories; PostgreSQL's user needs to own those it writes into.

@@ -1,0 +1,8 @@
+//go:build soak && !race
+
+package repo
+
+const (
+	everyNth  = 1
+	everyCase = 1
+)
