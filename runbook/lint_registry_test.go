@@ -142,6 +142,7 @@ func lintRegistry(t testing.TB) *action.Registry {
 		capability[storeIn, window]("postgres.window", action.None),
 		capability[restoreIn, restored]("postgres.restore", action.Data),
 		capability[checkIn, checked]("postgres.check", action.None),
+		capability[storeIn, struct{}]("postgres.reindex", action.Harm),
 		capability[struct{}, struct{}]("protect.start", action.None),
 		capability[waitIn, streaming]("protect.wait", action.None),
 		capability[backupIn, backedUp]("backup.create", action.None),

@@ -46,6 +46,8 @@ func Actions(open Open) []action.Action {
 			Example: `relight postgres restore --store main --at "2025-10-02 14:30:00" --identity recovery.key`, Run: a.restore, Probe: a.probeRestore, Plan: a.planRestore}),
 		action.Define(action.Spec[checkInput, CheckReport]{Name: "postgres.check", Title: "check a running server: reachable, checksums, indexes, invariants", Danger: action.None,
 			Example: "relight postgres check --store main --integrity", Run: a.check, Probe: readOnly(a.check)}),
+		action.Define(action.Spec[storeInput, Reindexed]{Name: "postgres.reindex", Title: "rebuild the indexes whose order another version of the host's libraries changed", Danger: action.Harm,
+			Example: "relight postgres reindex --store main", Run: a.reindex, Probe: a.probeReindex, Plan: a.planReindex}),
 		action.Define(action.Spec[storeInput, CheckReport]{Name: "postgres.doctor", Title: "check that a store can be protected: privileges, slots, space, versions, keys", Danger: action.None,
 			Example: "relight postgres doctor --store main", Run: a.doctor, Probe: readOnly(a.doctor)}),
 	}
@@ -183,6 +185,46 @@ func (a *actions) check(ctx context.Context, env action.Env, in checkInput) (Che
 		return CheckReport{}, err
 	}
 	return c.Store.report("check", "do not let writers start; `relight runbook show database-corruption` says how to recover", checks)
+}
+
+func (a *actions) reindex(ctx context.Context, env action.Env, in storeInput) (Reindexed, error) {
+	c, err := a.open(ctx, in.Store)
+	if err != nil {
+		return Reindexed{}, err
+	}
+	return c.Store.Reindex(ctx, env.Progress)
+}
+
+// probeReindex says that nothing is left to rebuild.
+func (a *actions) probeReindex(ctx context.Context, _ action.Env, in storeInput) (action.Probed, error) {
+	c, err := a.open(ctx, in.Store)
+	if err != nil {
+		return action.Probed{}, err
+	}
+	stale, err := c.Store.Stale(ctx)
+	if err != nil || len(stale) > 0 {
+		return action.Probed{State: action.NotDone, Detail: fmt.Sprintf("%d stale collations, %v", len(stale), err)}, nil
+	}
+	return action.Probed{State: action.Done, Out: Reindexed{}}, nil
+}
+
+func (a *actions) planReindex(ctx context.Context, _ action.Env, in storeInput) (action.Blast, error) {
+	c, err := a.open(ctx, in.Store)
+	if err != nil {
+		return action.Blast{}, err
+	}
+	stale, err := c.Store.Stale(ctx)
+	if err != nil {
+		return action.Blast{}, err
+	}
+	b := action.Blast{Target: c.Store.c.Name, Danger: action.Harm}
+	for _, s := range stale {
+		b.Lines = append(b.Lines, fmt.Sprintf("rebuilds the indexes of %s that its %s; each is locked meanwhile", s.Database, s))
+	}
+	if len(stale) == 0 {
+		b.Danger, b.Lines = action.None, []string{"no collation is stale: there is nothing to rebuild"}
+	}
+	return b, nil
 }
 
 func (a *actions) doctor(ctx context.Context, _ action.Env, in storeInput) (CheckReport, error) {

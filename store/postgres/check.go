@@ -62,11 +62,7 @@ func databases(ctx context.Context, conn string) ([]string, error) {
 		return nil, err
 	}
 	defer closeConn(ctx, pg)
-	rows, err := pg.Query(ctx, `select datname::text from pg_database where datallowconn order by oid`)
-	if err != nil {
-		return nil, err
-	}
-	return pgx.CollectRows(rows, pgx.RowTo[string])
+	return column(ctx, pg, `select datname::text from pg_database where datallowconn order by oid`)
 }
 
 // dialDatabase connects like conn, to another database.
@@ -141,40 +137,22 @@ func (c *checker) database(ctx context.Context, name string) error {
 // collations compares what the indexes were built with and what the host's library sorts by: another version silently breaks
 // text indexes.
 func (c *checker) collations(ctx context.Context, pg *pgx.Conn) (relight.Verdict, string, error) {
-	rows, err := pg.Query(ctx, `
-		select 'database', coalesce(datcollversion, ''), coalesce(pg_database_collation_actual_version(oid), '') from pg_database where datname = current_database()
-		union all
-		select distinct 'collation ' || collname, collversion, coalesce(pg_collation_actual_version(c.oid), '')
-		  from pg_collation c join pg_depend d on d.refclassid = 'pg_collation'::regclass and d.refobjid = c.oid
-		 where collversion is not null`)
+	n, stale, err := staleCollations(ctx, pg)
 	if err != nil {
 		return "", "", err
 	}
-	var stale []string
-	var what, recorded, actual string
-	n := 0
-	_, err = pgx.ForEachRow(rows, []any{&what, &recorded, &actual}, func() error {
-		n++
-		if recorded != actual && recorded != "" {
-			stale = append(stale, fmt.Sprintf("%s was built with version %s, the library has %s", what, recorded, actual))
-		}
-		return nil
-	})
-	if err != nil {
-		return "", "", err
+	var text []string
+	for _, c := range stale {
+		text = append(text, c.String())
 	}
-	if len(stale) > 0 {
-		return relight.Failed, strings.Join(stale, "; ") + "; rebuild the text indexes", nil
+	if len(text) > 0 {
+		return relight.Failed, strings.Join(text, "; ") + "; rebuild the indexes: relight postgres reindex", nil
 	}
 	return relight.Passed, fmt.Sprintf("%d compared", n), nil
 }
 
 func (c *checker) invalidIndexes(ctx context.Context, pg *pgx.Conn) (relight.Verdict, string, error) {
-	rows, err := pg.Query(ctx, `select indexrelid::regclass::text from pg_index where not (indisvalid and indisready) order by 1`)
-	if err != nil {
-		return "", "", err
-	}
-	names, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	names, err := column(ctx, pg, `select indexrelid::regclass::text from pg_index where not (indisvalid and indisready) order by 1`)
 	if err != nil {
 		return "", "", err
 	}

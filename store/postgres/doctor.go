@@ -282,7 +282,7 @@ func (d *doctor) collations() {
 		}
 	}
 	if len(stale) > 0 {
-		d.say("collations", relight.Failed, "built with another library version, text indexes may be wrong: %s", strings.Join(stale, ", "))
+		d.say("collations", relight.Failed, "built with another library version, text indexes may be wrong, and `relight postgres reindex` rebuilds them: %s", strings.Join(stale, ", "))
 		return
 	}
 	d.say("collations", relight.Passed, "%d databases", len(d.facts.Databases))

@@ -244,7 +244,7 @@ func noTemporaryFiles(t *testing.T, dir string) {
 	}
 }
 
-func queryIn(t *testing.T, srv *pgtest.Server, database, query string) string {
+func queryIn(t testing.TB, srv *pgtest.Server, database, query string) string {
 	t.Helper()
 	conn, err := pgx.Connect(t.Context(), srv.DSN(database))
 	check(t, err)
