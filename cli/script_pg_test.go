@@ -187,5 +187,5 @@ func tmpfs(ts *testscript.TestScript, neg bool, args []string) {
 	dir := ts.MkAbs(args[0])
 	ts.Check(os.MkdirAll(dir, 0o755))
 	ts.Check(syscall.Mount("relight-test", dir, "tmpfs", 0, "size="+args[1]+",mode=0755"))
-	ts.Defer(func() { ts.Check(syscall.Unmount(dir, 0)) })
+	ts.Defer(func() { ts.Check(syscall.Unmount(dir, syscall.MNT_DETACH)) }) // what a failed test left running may still be in it
 }

@@ -13,8 +13,8 @@ import (
 // 126 and above for everything else, which makes the server stop instead of ending recovery early.
 func (s *session) walGetCommand() *cobra.Command {
 	return &cobra.Command{Use: "wal-get SOCKET NAME DESTINATION", Short: "fetch write-ahead log for a recovering server (its restore_command)", Args: cobra.ArbitraryArgs, Hidden: true,
-		DisableFlagParsing: true, // a wrong call must not end with the exit code of wrong calls: the server takes it for absence
-		PersistentPreRun: func(*cobra.Command, []string) {}, // nothing of the estate is needed, and none must be opened
+		DisableFlagParsing: true,                              // a wrong call must not end with the exit code of wrong calls: the server takes it for absence
+		PersistentPreRun:   func(*cobra.Command, []string) {}, // nothing of the estate is needed, and none must be opened
 		RunE: func(c *cobra.Command, args []string) error {
 			if slices.Contains(args, "--help") {
 				return c.Help()

@@ -81,9 +81,10 @@ type Receiver struct {
 	lost    time.Time // when WAL was last found lost
 	segment int64     // the server's wal_segment_size
 	waited  store.Waited
-	lead    string     // the connection of the server that is followed
-	member  member     // and what it is
-	armed   armedState // of the control goroutine, kept over sessions
+	lead    string      // the connection of the server that is followed
+	member  member      // and what it is
+	armed   armedState  // of the control goroutine, kept over sessions
+	refused relight.LSN // up to where the spool could not take what came; 0: it took everything. Of the streaming goroutine
 	notify  sync.Mutex
 }
 

@@ -20,6 +20,9 @@ type errHard struct{ error }
 
 func (e errHard) Unwrap() error { return e.error }
 
+// spoolWrites names in alarms what the spool is given.
+const spoolWrites = "spool writes"
+
 // serverSource names the server in alarms.
 const serverSource = "server"
 
@@ -238,13 +241,28 @@ func (r *Receiver) receive(ctx context.Context, conn *replication.Conn, sp *spoo
 				signal(asked)
 			}
 		case replication.Data:
-			if err := w.write(m.Start, m.Bytes); err != nil {
+			if err := r.spool(w, m); err != nil {
 				return m, err
 			}
 			r.tape.mark(st, w.pos)
 			signal(dirty)
 		}
 	}
+}
+
+// spool writes what came. A spool that takes nothing more is an alarm of its own, which lasts until it took what it refused: the server is well, and
+// after each new session it is heard from again.
+func (r *Receiver) spool(w *spoolWriter, m replication.Message) error {
+	if err := w.write(m.Start, m.Bytes); err != nil {
+		r.refused = m.Start + relight.LSN(len(m.Bytes))
+		r.trouble(spoolWrites, err.Error(), 0)
+		return err
+	}
+	if r.refused != 0 && w.pos >= r.refused {
+		r.refused = 0
+		r.well(spoolWrites)
+	}
+	return nil
 }
 
 func signal(c chan<- struct{}) {
