@@ -31,7 +31,15 @@ func (s *Store) Restore(ctx context.Context, r *repo.Reader, p relight.RecoveryP
 	}
 	run := &restore{s: s, r: r, m: r.Meta(), t: t, o: o, point: p, clock: s.now}
 	err := run.all(ctx)
-	return run.out, err
+	return run.out, run.hinted(err)
+}
+
+// hinted says what to do when the disk filled under the restore; any other error stays as it is.
+func (r *restore) hinted(err error) error {
+	if relight.HintOf(err) != "" || !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, syscall.EDQUOT) {
+		return err
+	}
+	return &relight.Error{Err: err, Hint: fmt.Sprintf("free space on the file system of %s (df -h %[1]s), then run the same restore again: it goes on from what is there", r.t.Directory)}
 }
 
 // Blast is what a restore is about to do, found out without touching anything.
