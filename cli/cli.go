@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"os/user"
@@ -74,13 +75,25 @@ func (s *session) report(err error) int {
 	}
 	code := relight.CodeOf(err)
 	if s.json {
-		_ = s.print(map[string]any{"type": "error", "error": err.Error(), "hint": relight.HintOf(err), "code": code, "exit": code.Exit()})
+		_ = s.print(map[string]any{"type": "error", "error": err.Error(), "hint": hintOf(err), "code": code, "exit": code.Exit()})
 	}
 	fmt.Fprintf(s.Err, "error: %v\n", err)
-	if hint := relight.HintOf(err); hint != "" {
+	if hint := hintOf(err); hint != "" {
 		fmt.Fprintf(s.Err, "hint: %s\n", hint)
 	}
 	return code.Exit()
+}
+
+// hintOf gives the error's own hint, or what helps wherever the system refuses.
+func hintOf(err error) string {
+	var at *fs.PathError
+	if hint := relight.HintOf(err); hint != "" || !errors.Is(err, fs.ErrPermission) {
+		return hint
+	}
+	if errors.As(err, &at) {
+		return fmt.Sprintf("give uid %d access to %s, or run relight as root or as its owner (ls -ld %[2]s)", os.Getuid(), at.Path)
+	}
+	return "run relight as root, or as the user that it was set up for"
 }
 
 func (s *session) root() *cobra.Command {
