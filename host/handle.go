@@ -29,12 +29,12 @@ func End(ctx context.Context, h relight.Handle, grace time.Duration) error {
 // only when all of it is dead. A handle that is dead already is no error.
 func EndBy(ctx context.Context, h relight.Handle, ask syscall.Signal, grace time.Duration) error {
 	if grace > 0 {
-		left, err := signalAll(h, ask)
-		if err != nil || left == 0 {
+		asked, err := signalAll(h, ask)
+		if err != nil || len(asked) == 0 {
 			return err
 		}
 		patience, cancel := context.WithTimeout(ctx, grace)
-		err = Await(patience, h)
+		err = awaitAll(patience, h, asked)
 		cancel()
 		if err == nil || ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) {
 			return err
@@ -46,12 +46,12 @@ func EndBy(ctx context.Context, h relight.Handle, ask syscall.Signal, grace time
 // kill repeats, because a process may fork while it is being killed.
 func kill(ctx context.Context, h relight.Handle) error {
 	for {
-		left, err := signalAll(h, syscall.SIGKILL)
-		if err != nil || left == 0 {
+		killed, err := signalAll(h, syscall.SIGKILL)
+		if err != nil || len(killed) == 0 {
 			return err
 		}
 		round, cancel := context.WithTimeout(ctx, time.Second)
-		err = Await(round, h)
+		err = awaitAll(round, h, killed)
 		cancel()
 		if err == nil {
 			return nil
@@ -64,31 +64,37 @@ func kill(ctx context.Context, h relight.Handle) error {
 
 // Await returns nil when the process that h names and all that it started have ended.
 func Await(ctx context.Context, h relight.Handle) error {
+	return awaitAll(ctx, h, nil)
+}
+
+// awaitAll waits for those that are known, then for whatever else there is. A process that is on its way out has lost its marks before it is dead, and would not
+// be found again.
+func awaitAll(ctx context.Context, h relight.Handle, known []stat) error {
 	for {
-		m, err := members(h)
-		if err != nil || len(m) == 0 {
-			return err
-		}
-		for _, st := range m {
+		for _, st := range known {
 			if err := awaitOne(ctx, st); err != nil {
 				return err
 			}
 		}
+		var err error
+		if known, err = members(h); err != nil || len(known) == 0 {
+			return err
+		}
 	}
 }
 
-// signalAll tells how many processes were there to signal.
-func signalAll(h relight.Handle, sig syscall.Signal) (int, error) {
+// signalAll tells which processes were there to signal.
+func signalAll(h relight.Handle, sig syscall.Signal) ([]stat, error) {
 	m, err := members(h)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	for _, st := range m {
 		if err := signalOne(st, sig); err != nil {
-			return 0, fmt.Errorf("signal %s (pid %d): %w", h.What, st.pid, err)
+			return nil, fmt.Errorf("signal %s (pid %d): %w", h.What, st.pid, err)
 		}
 	}
-	return len(m), nil
+	return m, nil
 }
 
 func signalOne(st stat, sig syscall.Signal) error {
