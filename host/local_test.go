@@ -193,6 +193,9 @@ func TestKilledParentTakesItsChildrenAlong(t *testing.T) {
 	for !strings.Contains(out.String(), "\n") && ctx.Err() == nil {
 		time.Sleep(5 * time.Millisecond)
 	}
+	for !exists(filepath.Join(dir, "grandchild")) && ctx.Err() == nil {
+		time.Sleep(5 * time.Millisecond)
+	}
 	var hs []relight.Handle
 	if err := json.Unmarshal([]byte(out.String()), &hs); err != nil {
 		t.Fatal(err)
@@ -226,6 +229,11 @@ func TestKilledParentTakesItsChildrenAlong(t *testing.T) {
 	if alive, _ := host.Alive(service); alive {
 		t.Fatal("the service is still alive")
 	}
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }
 
 func TestStrangersAreNotTouched(t *testing.T) {

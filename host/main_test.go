@@ -28,8 +28,8 @@ func TestMain(m *testing.M) {
 func playParent() {
 	l := host.NewLocal(host.Options{})
 	ctx := context.Background()
-	script := "setsid sleep 300 & sleep 300"
-	p, err := l.Start(ctx, host.Command{Argv: []string{"sh", "-c", script}, What: "child",
+	script := `setsid sh -c 'echo >"$0"; exec sleep 300' "$0" & sleep 300`
+	p, err := l.Start(ctx, host.Command{Argv: []string{"sh", "-c", script, os.Getenv("HOST_TEST_DIR") + "/grandchild"}, What: "child",
 		Started: func(context.Context, relight.Handle) error { return nil }})
 	exitIf(err)
 	d, err := l.StartDetached(ctx, host.Command{Argv: []string{"sleep", "300"}, What: "service"},

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -33,15 +34,28 @@ func marked(pid int, token string) bool {
 	if err == nil && link == "/memfd:relight-"+token+" (deleted)" {
 		return true
 	}
-	env, err := os.ReadFile(proc + "/environ")
-	if err != nil {
-		return false
-	}
 	want := []byte(markVariable + "=" + token)
-	for kv := range bytes.SplitSeq(env, []byte{0}) {
+	for kv := range bytes.SplitSeq(environment(pid), []byte{0}) {
 		if bytes.Equal(kv, want) {
 			return true
 		}
 	}
 	return false
+}
+
+// environment is what a process was started with. While it becomes another program, the kernel shows none for a moment.
+func environment(pid int) []byte {
+	path := "/proc/" + strconv.Itoa(pid) + "/environ"
+	env, err := os.ReadFile(path)
+	if err != nil || len(env) > 0 {
+		return env
+	}
+	for range 100 {
+		if st, err := readStat(pid); err != nil || !st.replacing {
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
+	env, _ = os.ReadFile(path)
+	return env
 }

@@ -44,6 +44,8 @@ type stat struct {
 	group   int
 	threads int
 	started uint64 // clock ticks after boot
+
+	replacing bool // the process becomes another program: it has memory, and no environment in it yet
 }
 
 // ended: a zombie whose last thread is gone only waits to be reaped.
@@ -61,10 +63,10 @@ func readStat(pid int) (stat, error) {
 func parseStat(pid int, b []byte) (stat, error) {
 	i := bytes.LastIndexByte(b, ')')
 	f := strings.Fields(string(b[i+1:]))
-	if i < 0 || len(f) < 20 {
+	if i < 0 || len(f) < 49 {
 		return stat{}, fmt.Errorf("read process %d: unexpected form of /proc/%d/stat", pid, pid)
 	}
-	s := stat{pid: pid, state: f[0][0]}
+	s := stat{pid: pid, state: f[0][0], replacing: f[20] != "0" && f[48] == "0"}
 	var errs [3]error
 	s.group, errs[0] = strconv.Atoi(f[2])
 	s.threads, errs[1] = strconv.Atoi(f[17])
