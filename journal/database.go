@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/toolboxai/relight"
 	"modernc.org/sqlite"
@@ -17,6 +18,8 @@ import (
 )
 
 const applicationID = 0x524C4A31 // "RLJ1"
+
+const patience = 15 * time.Second // with other writers
 
 const schema = `
 CREATE TABLE journal (id TEXT NOT NULL, host TEXT NOT NULL, format INTEGER NOT NULL) STRICT;
@@ -42,7 +45,7 @@ func connect(path string, m mode) (*sql.DB, error) {
 	if err != nil {
 		return nil, err
 	}
-	q := url.Values{"_pragma": {"busy_timeout(15000)", "trusted_schema(0)"}}
+	q := url.Values{"_pragma": {fmt.Sprintf("busy_timeout(%d)", patience.Milliseconds()), "trusted_schema(0)"}}
 	switch m {
 	case writing:
 		q.Set("_txlock", "immediate")
@@ -61,8 +64,29 @@ func connect(path string, m mode) (*sql.DB, error) {
 	return sql.Open("sqlite", u.String())
 }
 
+// settle opens the first connection. SQLite turns a new file to write-ahead logging without waiting for others who do the same, whatever its busy timeout says.
+func settle(ctx context.Context, db *sql.DB) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	for {
+		err := db.PingContext(ctx)
+		var se *sqlite.Error
+		if !errors.As(err, &se) || se.Code()&0xff != lib.SQLITE_BUSY {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
 // prepare makes the tables if the file has none. Of several processes that come at once, one makes them.
 func prepare(ctx context.Context, db *sql.DB, path, host string, rand io.Reader) error {
+	if err := settle(ctx, db); err != nil {
+		return err
+	}
 	var app int
 	if err := db.QueryRowContext(ctx, "PRAGMA application_id").Scan(&app); err != nil {
 		return err
@@ -175,7 +199,7 @@ func explain(op, path string, err error) error {
 	case lib.SQLITE_READONLY, lib.SQLITE_PERM, lib.SQLITE_CANTOPEN:
 		e.Hint = "check that " + filepath.Dir(path) + " exists and that this user may write in it (group relight)"
 	case lib.SQLITE_BUSY:
-		e.Hint = "another process has been writing for 15 s; find it with: fuser " + path
+		e.Hint = fmt.Sprintf("another process has been writing for %s; find it with: fuser %s", patience, path)
 	case lib.SQLITE_IOERR:
 		e.Hint = "the disk reports errors: look at the kernel's log before anything else"
 	}
