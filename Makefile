@@ -60,9 +60,9 @@ race:
 	go test -race -short -timeout 15m ./...
 	go -C tools test -race ./bench
 
-# Real servers and crash matrices. Two packages at a time: each starts servers of its own.
+# Real servers and crash matrices, the longest first. Three packages at a time: each starts servers of its own, and waits for them.
 servers:
-	go test -tags $(TAGS) -timeout 20m -p 2 ./...
+	go test -tags $(TAGS) -timeout 20m -p 3 ./internal/crash ./store/postgres ./repo ./cli ./...
 
 budget:
 	@tools/budget.sh

@@ -33,10 +33,15 @@ func TestMain(m *testing.M) {
 	}})
 }
 
-// TestScript runs what needs no server: testdata/script/*.txt.
+// TestScript runs what needs no server: testdata/script/*.txt. Short is for the race detector, which makes each process dear: only scripts whose commands do much at
+// a time are run.
 func TestScript(t *testing.T) {
 	t.Parallel()
-	testscript.Run(t, params("testdata/script"))
+	p := params("testdata/script")
+	if testing.Short() {
+		p.Dir, p.Files = "", []string{"testdata/script/run.txt", "testdata/script/two-hosts.txt", "testdata/script/repository.txt"}
+	}
+	testscript.Run(t, p)
 }
 
 func params(dir string) testscript.Params {

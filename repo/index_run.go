@@ -7,7 +7,9 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"math/bits"
 	"os"
+	"sort"
 	"sync"
 
 	"github.com/zeebo/blake3"
@@ -16,12 +18,12 @@ import (
 const (
 	runBucket   = 128     // records that a fan-out slot leads to, on average
 	runFanBits  = 16      // at most: 256 KiB of memory per run
-	runPread    = 256     // records fetched by one read at the end of a search
+	runPread    = 64      // records fetched by one read: of a bucket's 128, four deviations either way from the expected place
 	runBuffered = 1 << 18 // bytes buffered per run in a merge
 )
 
-// indexRun is a local file of records sorted by id, searched with one or two reads. Ids are uniformly
-// distributed, so a small table over their leading bits leads close to the place.
+// indexRun is a local file of records sorted by id, searched with a read as a rule. Ids are uniformly
+// distributed, so a small table over their leading bits and an interpolation lead to the place.
 type indexRun struct {
 	name   string
 	f      *os.File
@@ -37,54 +39,96 @@ type runBuf [runPread * recordSize]byte
 func newRunPool() *sync.Pool { return &sync.Pool{New: func() any { return new(runBuf) }} }
 
 func fanShift(count int64) uint {
-	bits := uint(0)
-	for bits < runFanBits && count>>bits > runBucket {
-		bits++
+	width := uint(0)
+	for width < runFanBits && count>>width > runBucket {
+		width++
 	}
-	return 64 - bits
+	return 64 - width
 }
 
 // find calls fn for each record of id, with its place in the run, until fn says that it has enough.
 func (r *indexRun) find(id ChunkID, pool *sync.Pool, fn func(rec record, at int64) (enough bool)) (bool, error) {
-	b := binary.BigEndian.Uint64(id[:]) >> r.shift
-	lo, hi := int64(r.fan[b]), int64(r.fan[b+1])
 	buf := pool.Get().(*runBuf)
 	defer pool.Put(buf)
-	lo, err := r.narrow(id, lo, hi, buf[:recordSize])
-	if err != nil {
-		return false, err
-	}
-	for ; lo < hi; lo += runPread {
-		part := buf[:min(hi-lo, runPread)*recordSize]
-		if _, err := r.f.ReadAt(part, lo*recordSize); err != nil {
-			return false, fmt.Errorf("read index cache: %w", err)
+	q := r.search(id)
+	for q.lo < q.hi {
+		part, err := r.read(q.at, q.end, buf)
+		if err != nil {
+			return false, err
 		}
-		for at := lo; len(part) > 0; part, at = part[recordSize:], at+1 {
-			switch c := bytes.Compare(part[:32], id[:]); {
-			case c > 0:
+		first := firstRow(part, id)
+		if !q.narrow(first, len(part)/recordSize) {
+			continue
+		}
+		at := q.at + int64(first)
+		for part = part[first*recordSize:]; len(part) > 0; part, at = part[recordSize:], at+1 {
+			if !bytes.Equal(part[:32], id[:]) {
 				return false, nil
-			case c == 0 && fn(decodeRecord(part), at):
+			}
+			if fn(decodeRecord(part), at) {
 				return true, nil
 			}
 		}
+		q.lo, q.at, q.hi = at, at, q.end
 	}
 	return false, nil
 }
 
-// narrow moves lo up by halving until what is left fits one read. Records equal to id stay inside.
-func (r *indexRun) narrow(id ChunkID, lo, hi int64, row []byte) (int64, error) {
-	for hi-lo > runPread {
-		mid := lo + (hi-lo)/2
-		if _, err := r.f.ReadAt(row, mid*recordSize); err != nil {
-			return 0, fmt.Errorf("read index cache: %w", err)
-		}
-		if bytes.Compare(row[:32], id[:]) < 0 {
-			lo = mid + 1
-		} else {
-			hi = mid
-		}
+func (r *indexRun) read(at, end int64, buf *runBuf) ([]byte, error) {
+	part := buf[:min(end-at, runPread)*recordSize]
+	if _, err := r.f.ReadAt(part, at*recordSize); err != nil {
+		return nil, fmt.Errorf("read index cache: %w", err)
 	}
-	return lo, nil
+	return part, nil
+}
+
+// firstRow is how many rows come before id.
+func firstRow(rows []byte, id ChunkID) int {
+	return sort.Search(len(rows)/recordSize, func(i int) bool {
+		return bytes.Compare(rows[i*recordSize:i*recordSize+32], id[:]) >= 0
+	})
+}
+
+// runSearch looks for the first record that is not below an id, one window of runPread records after the other: first where
+// the id would lie if all were evenly spread, then ever farther away, and once that leads out of what is left, in its middle.
+type runSearch struct {
+	lo, hi int64 // the record lies here, or there is none
+	end    int64 // of what the leading bits lead to
+	at     int64 // where the next window begins
+	step   int64
+}
+
+func (r *indexRun) search(id ChunkID) runSearch {
+	lead := binary.BigEndian.Uint64(id[:])
+	b := lead >> r.shift
+	q := runSearch{lo: int64(r.fan[b]), hi: int64(r.fan[b+1]), step: runPread}
+	q.end = q.hi
+	below, _ := bits.Mul64(lead<<(64-r.shift), uint64(q.hi-q.lo))
+	q.at = q.lo + int64(below) - runPread/2
+	q.clamp()
+	return q
+}
+
+func (q *runSearch) clamp() { q.at = max(q.lo, min(q.at, q.hi-runPread)) }
+
+// narrow takes in that first of the window's n rows come before the id, and says whether the record was there.
+func (q *runSearch) narrow(first, n int) bool {
+	switch {
+	case first == 0 && q.at > q.lo:
+		q.hi = q.at + 1
+		q.at -= q.step
+	case first == n:
+		q.lo = q.at + int64(n)
+		q.at += q.step
+	default:
+		return true
+	}
+	q.step *= 2
+	if q.at < q.lo || q.at > q.hi-runPread {
+		q.at = q.lo + (q.hi-q.lo-runPread)/2
+	}
+	q.clamp()
+	return false
 }
 
 // openRun checks the whole file against its digest and builds the fan-out on the way.

@@ -5,5 +5,5 @@ package repo
 // The race detector makes every operation dear and needs a sample only: the exhaustive runs are those without it.
 const (
 	everyNth  = 67
-	everyCase = 4
+	everyCase = 8
 )

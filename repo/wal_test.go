@@ -160,7 +160,7 @@ func TestPutSurvivesAFaultAtEveryOperation(t *testing.T) {
 		return nil
 	}
 	cases := 0
-	err := fault.Each(func() blob.Storage { return base.Clone() }, []fault.Fault{{Effect: fault.Refuse}, {Effect: fault.Die}, {Effect: fault.DieLate}, {Effect: fault.Lose}}, work, func(c fault.Case) error {
+	err := fault.Each(everyCase, func() blob.Storage { return base.Clone() }, []fault.Fault{{Effect: fault.Refuse}, {Effect: fault.Die}, {Effect: fault.DieLate}, {Effect: fault.Lose}}, work, func(c fault.Case) error {
 		cases++
 		r := st.reader(c.Storage)
 		n := acknowledged.Load()
@@ -184,7 +184,7 @@ func TestPutSurvivesAFaultAtEveryOperation(t *testing.T) {
 		return errors.Join(check(1, 3, testSegment), check(4, 4, 500))
 	})
 	ok(t, err)
-	if cases < 40 {
+	if cases < 40/everyCase {
 		t.Fatalf("only %d cases", cases)
 	}
 }

@@ -208,7 +208,7 @@ func TestEachVisitsEveryOperation(t *testing.T) {
 	faults := []fault.Fault{{Effect: fault.Refuse}, {Effect: fault.Lose}, {Effect: fault.Die}, {Effect: fault.DieLate}}
 	var visited []string
 	fresh := func() blob.Storage { return mem.New() }
-	err := fault.Each(fresh, faults, transfer, func(c fault.Case) error {
+	err := fault.Each(1, fresh, faults, transfer, func(c fault.Case) error {
 		visited = append(visited, c.String())
 		return recordNeedsBody(c)
 	})
@@ -229,7 +229,7 @@ func TestEachFindsTheWrongOrder(t *testing.T) {
 		return put(context.Background(), s, "body", "payload")
 	}
 	fresh := func() blob.Storage { return mem.New() }
-	err := fault.Each(fresh, []fault.Fault{{Effect: fault.Die}}, wrong, recordNeedsBody)
+	err := fault.Each(1, fresh, []fault.Fault{{Effect: fault.Die}}, wrong, recordNeedsBody)
 	if err == nil || !strings.Contains(err.Error(), "put body (2): die") {
 		t.Errorf("a record written before its body was not found: %v", err)
 	}
@@ -243,12 +243,12 @@ func TestEachRefusesUnrepeatableWork(t *testing.T) {
 		return put(context.Background(), s, fmt.Sprintf("name%d", runs), "x")
 	}
 	fresh := func() blob.Storage { return mem.New() }
-	err := fault.Each(fresh, []fault.Fault{{Effect: fault.Die}}, work, func(fault.Case) error { return nil })
+	err := fault.Each(1, fresh, []fault.Fault{{Effect: fault.Die}}, work, func(fault.Case) error { return nil })
 	if err == nil || !strings.Contains(err.Error(), "not repeatable") {
 		t.Errorf("work that differs from run to run: %v", err)
 	}
 	broken := func(blob.Storage) error { return io.ErrClosedPipe }
-	if err := fault.Each(fresh, nil, broken, nil); !errors.Is(err, io.ErrClosedPipe) {
+	if err := fault.Each(1, fresh, nil, broken, nil); !errors.Is(err, io.ErrClosedPipe) {
 		t.Errorf("work that fails by itself: %v", err)
 	}
 }

@@ -52,17 +52,18 @@ func (c Case) String() string {
 	return fmt.Sprintf("%s %s (%d): %s", c.Op.Kind, c.Op.Name, c.Op.Seq, c.Fault.Effect)
 }
 
-// Each runs work once to learn its operations, and then once for every operation and every fault, each time on a storage
+// Each runs work once to learn its operations, and then once for every nth operation and every fault, each time on a storage
 // that fresh makes, and hands over what came of it. work must do the same operations in the same order in each run until
 // the fault strikes. Each fails if the run without faults fails, or if an operation that was counted never came.
-func Each(fresh func() blob.Storage, faults []Fault, work func(blob.Storage) error, after func(Case) error) error {
+func Each(nth int, fresh func() blob.Storage, faults []Fault, work func(blob.Storage) error, after func(Case) error) error {
 	counting := New(fresh(), nil)
 	if err := work(counting); err != nil {
 		return fmt.Errorf("run without faults: %w", err)
 	}
-	for _, op := range counting.Ops() {
+	ops := counting.Ops()
+	for i := 0; i < len(ops); i += nth {
 		for _, f := range faults {
-			if err := one(fresh(), op, f, work, after); err != nil {
+			if err := one(fresh(), ops[i], f, work, after); err != nil {
 				return err
 			}
 		}
