@@ -46,7 +46,7 @@ type session struct {
 // Main runs one command line and gives its exit code.
 func Main(ctx context.Context, args []string, streams Streams) int {
 	s := &session{Streams: streams}
-	root := s.root()
+	root, args := s.commandFor(args)
 	root.SetArgs(args)
 	root.SetIn(streams.In)
 	root.SetOut(streams.Out)
@@ -61,6 +61,14 @@ func Main(ctx context.Context, args []string, streams Streams) int {
 		return 0
 	}
 	return s.report(err)
+}
+
+// commandFor is the tree of all commands, or wal-get alone: a recovering server starts it for each segment and waits, and need not wait for the tree.
+func (s *session) commandFor(args []string) (*cobra.Command, []string) {
+	if len(args) > 0 && args[0] == "wal-get" {
+		return s.walGetCommand(), args[1:]
+	}
+	return s.root(), args
 }
 
 // exit is an error that was already shown: only its code is left to tell.

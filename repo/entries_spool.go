@@ -2,6 +2,7 @@ package repo
 
 import (
 	"bufio"
+	"bytes"
 	"cmp"
 	"container/heap"
 	"encoding/binary"
@@ -17,7 +18,7 @@ import (
 
 const (
 	spoolBytes  = 8 << 20 // entries sorted in memory at once
-	sparseEvery = 4 << 10 // bytes of a parent's tree between two remembered paths
+	sparseEvery = 1 << 10 // bytes of a parent's tree between two remembered paths
 )
 
 // entrySpool sorts entries by path while files are added in any order by several goroutines, in bounded memory.
@@ -182,8 +183,8 @@ func (h *lineHeap) Pop() any {
 	return last
 }
 
-// parentTree answers for single paths of a parent snapshot: its lines lie in a nameless file, every few KiB of
-// which one path is remembered.
+// parentTree answers for single paths of a parent snapshot: its lines lie in a nameless file, and of every few lines
+// one path is remembered.
 type parentTree struct {
 	f     *os.File
 	marks []treeMark
@@ -226,19 +227,17 @@ func (t *parentTree) find(path string) (Entry, bool, error) {
 		end = t.marks[i].off
 	}
 	off := t.marks[i-1].off
-	var found Entry
-	errFound := errors.New("found")
-	err := eachLine(io.NewSectionReader(t.f, off, end-off), func(e Entry, _ []byte) error {
-		if e.Path == path {
-			found = e
-			return errFound
-		}
-		return nil
-	})
-	if errors.Is(err, errFound) {
-		return found, true, nil
+	lines := make([]byte, end-off)
+	if _, err := t.f.ReadAt(lines, off); err != nil {
+		return Entry{}, false, fmt.Errorf("read the parent's entries: %w", err)
 	}
-	return Entry{}, false, err
+	for line := range bytes.Lines(lines) {
+		e, err := decodeEntry(line)
+		if err != nil || e.Path == path {
+			return e, err == nil, err
+		}
+	}
+	return Entry{}, false, nil
 }
 
 func (t *parentTree) close() {

@@ -9,8 +9,6 @@ import (
 
 	"github.com/yuin/goldmark"
 	"github.com/yuin/goldmark/ast"
-	"github.com/yuin/goldmark/extension"
-	extast "github.com/yuin/goldmark/extension/ast"
 	"github.com/yuin/goldmark/text"
 
 	"github.com/toolboxai/relight"
@@ -63,8 +61,7 @@ func (f *faults) readMarkdown(source []byte, skip int) []*section {
 			body[i] = ' '
 		}
 	}
-	md := goldmark.New(goldmark.WithExtensions(extension.TaskList))
-	root := md.Parser().Parse(text.NewReader(body))
+	root := goldmark.DefaultParser().Parse(text.NewReader(body))
 	d.walk(root)
 	return d.sections
 }
@@ -222,7 +219,7 @@ func (d *document) items(l *ast.List, boxed, plain *[]itemText) {
 	for item := l.FirstChild(); item != nil; item = item.NextSibling() {
 		it := itemText{at: pos{d.lineOf(item.Pos()) + 1, 1}}
 		body := item.FirstChild()
-		if body == nil || !hasBox(body) {
+		if body == nil || !d.hasBox(body) {
 			*plain = append(*plain, it)
 		} else {
 			it.text = d.itemText(body)
@@ -236,9 +233,13 @@ func (d *document) items(l *ast.List, boxed, plain *[]itemText) {
 	}
 }
 
-func hasBox(body ast.Node) bool {
-	_, ok := body.FirstChild().(*extast.TaskCheckBox)
-	return ok
+// hasBox tells an item of a task list by itself: goldmark's extensions would cost every start of relight more than a millisecond.
+func (d *document) hasBox(body ast.Node) bool {
+	if body.Lines().Len() == 0 {
+		return false
+	}
+	first := body.Lines().At(0)
+	return box.Match(first.Value(d.source))
 }
 
 var box = regexp.MustCompile(`^\s*\[[ xX]\]\s*`)
