@@ -354,7 +354,7 @@ func (b *backup) waitDurable(ctx context.Context) error {
 		durable = b.w.Meta().Sink(b.s.c.Name).Durable
 	}
 	deadline := b.s.now().Add(b.s.c.DurableWait)
-	for {
+	for pause := 10 * time.Millisecond; ; pause = min(2*pause, 100*time.Millisecond) {
 		end, err := durable(ctx, k, b.facts.StartLSN)
 		if err != nil {
 			return fmt.Errorf("ask the repository for its WAL: %w", err)
@@ -366,7 +366,7 @@ func (b *backup) waitDurable(ctx context.Context) error {
 			return b.s.fail("back up", relight.CodeFailed, "is `relight serve` running? it must stream WAL into this repository",
 				"the WAL of the backup (%s to %s) is not durable in the repository after %s; it holds it up to %s", b.facts.StartLSN, b.facts.StopLSN, b.s.c.DurableWait, end)
 		}
-		if err := b.s.d.Sleep(ctx, 100*time.Millisecond); err != nil {
+		if err := b.s.d.Sleep(ctx, pause); err != nil {
 			return err
 		}
 	}

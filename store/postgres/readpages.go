@@ -49,9 +49,9 @@ type relationReader struct {
 	rules pageRules
 	hurt  func(Damage)
 
-	buf  []byte
-	next int64 // file position of the bytes after buf
-	rest []byte
+	next int64  // file position of the bytes that were not read yet
+	buf  []byte // one page, where less was asked for
+	rest []byte // what is left of it
 }
 
 // newRelationReader takes f, whose length now is size.
@@ -59,49 +59,57 @@ func newRelationReader(ctx context.Context, f io.ReaderAt, path string, rel rela
 	page := int64(rules.block)
 	return &relationReader{
 		ctx: ctx, f: f, path: path, size: size - size%page, rules: rules, hurt: hurt,
-		first: uint32(int64(rel.Segment) * rules.segment), buf: make([]byte, readPages*rules.block),
+		first: uint32(int64(rel.Segment) * rules.segment),
 	}
 }
 
-// Read implements io.Reader.
+// Read implements io.Reader. Where there is room for whole pages, they are read to where they are wanted.
 func (r *relationReader) Read(p []byte) (int, error) {
+	if page := r.rules.block; len(r.rest) == 0 && len(p) >= page {
+		return r.fill(p[:min(len(p)/page, readPages)*page])
+	}
 	if len(r.rest) == 0 {
-		if err := r.fill(); err != nil {
+		if r.buf == nil {
+			r.buf = make([]byte, r.rules.block)
+		}
+		n, err := r.fill(r.buf)
+		if err != nil {
 			return 0, err
 		}
+		r.rest = r.buf[:n]
 	}
 	n := copy(p, r.rest)
 	r.rest = r.rest[n:]
 	return n, nil
 }
 
-func (r *relationReader) fill() error {
+// fill reads the next pages, as many as buf holds, and judges them.
+func (r *relationReader) fill(buf []byte) (int, error) {
 	if err := r.ctx.Err(); err != nil {
-		return err
+		return 0, err
 	}
-	want := min(int64(len(r.buf)), r.size-r.next)
+	want := min(int64(len(buf)), r.size-r.next)
 	if want <= 0 {
-		return io.EOF
+		return 0, io.EOF
 	}
-	n, err := r.f.ReadAt(r.buf[:want], r.next)
+	n, err := r.f.ReadAt(buf[:want], r.next)
 	if err != nil && !errors.Is(err, io.EOF) {
-		return err
+		return 0, err
 	}
 	n -= n % r.rules.block
 	if n == 0 {
 		r.size = r.next // truncated
-		return io.EOF
+		return 0, io.EOF
 	}
 	if r.rules.checksum {
 		for i := 0; i < n; i += r.rules.block {
-			if err := r.judge(r.buf[i:i+r.rules.block], r.next+int64(i)); err != nil {
-				return err
+			if err := r.judge(buf[i:i+r.rules.block], r.next+int64(i)); err != nil {
+				return 0, err
 			}
 		}
 	}
-	r.rest = r.buf[:n]
 	r.next += int64(n)
-	return nil
+	return n, nil
 }
 
 // judge looks at the page that was read from at, and settles what looks damaged.
