@@ -68,6 +68,7 @@ services:
 const pgSettings = `
 listen_addresses = ''
 unix_socket_directories = '%s'
+dynamic_shared_memory_type = mmap
 timezone = 'UTC'
 log_timezone = 'UTC'
 lc_messages = 'C'
@@ -81,7 +82,7 @@ func cluster(ts *testscript.TestScript, neg bool, args []string) {
 	name := args[0]
 	bin, err := pgtest.BinDir()
 	ts.Check(err)
-	root, err := os.MkdirTemp("/tmp", "rlcli") // short: a socket's path is limited
+	root, err := os.MkdirTemp("/tmp", "rlcli") // beside the estate, on one file system
 	ts.Check(err)
 	ts.Defer(func() { ts.Check(os.RemoveAll(root)) })
 	ts.Check(os.Chmod(root, 0o755))
@@ -115,6 +116,7 @@ func cluster(ts *testscript.TestScript, neg bool, args []string) {
 				ts.Logf("%v: %v: %s", args, err, ts.ReadFile("stderr"))
 			}
 		}
+		pgtest.Forget(root)
 	})
 	for _, args := range [][]string{{"key", "generate", name + ".key"}, {"repo", "init", "--host", name, "--recipient", name + ".key"},
 		{"service", "start", "--service", "db"}, {"service", "wait", "--service", "db", "--timeout", "60s"}} {

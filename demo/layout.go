@@ -94,6 +94,7 @@ const settings = `
 listen_addresses = ''
 unix_socket_directories = '%s'
 shared_buffers = 128MB
+dynamic_shared_memory_type = mmap
 max_wal_size = 2GB
 wal_level = replica
 max_wal_senders = 10

@@ -155,6 +155,7 @@ func scribble(body []byte, seed uint64, pages ...int) []byte {
 // Whatever happens to a file between the snapshots of a chain, each of them is the file as it was.
 func TestEverySnapshotOfAChainIsWhole(t *testing.T) {
 	t.Parallel()
+	much(t)
 	dir := t.TempDir()
 	mosaics := 0
 	rapid.Check(t, func(rt *rapid.T) {
@@ -236,6 +237,7 @@ func TestMosaicsStayFew(t *testing.T) {
 // Many leaves: pages are changed on both sides of a leaf's end, and the file grows and shrinks over it.
 func TestMosaicsAtTheEndsOfLeaves(t *testing.T) {
 	t.Parallel()
+	much(t)
 	ctx := t.Context()
 	c := newChain(t, mem.New())
 	const edge = leafIDs * defaultPage

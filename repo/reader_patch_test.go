@@ -26,6 +26,7 @@ func (c *counting) WriteAt(b []byte, off int64) (int, error) {
 
 func TestPatchWritesOnlyWhatDiffers(t *testing.T) {
 	t.Parallel()
+	much(t)
 	ctx := t.Context()
 	v := newVault(t, mem.New())
 	m := v.writer(t, v.s, t.TempDir())

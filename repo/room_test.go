@@ -88,6 +88,14 @@ func must[T any](v T, err error) func(testing.TB) T {
 	}
 }
 
+// much skips a test that is about much data under the race detector, which makes bytes dear and has seen the same code at work in TestSnapshotRoundTrip.
+func much(t testing.TB) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("about much data")
+	}
+}
+
 func ok(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {

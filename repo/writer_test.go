@@ -261,6 +261,7 @@ func names(t testing.TB, s blob.Storage, prefix string) []string {
 
 func TestSecondBackupStoresOnlyWhatIsNew(t *testing.T) {
 	t.Parallel()
+	much(t)
 	ctx := t.Context()
 	for _, cached := range []bool{true, false} {
 		v := newVault(t, mem.New())
@@ -333,6 +334,7 @@ func (p pageList) Chunk(_ context.Context, i int64, buf []byte) (int, []Stretch,
 
 func TestIncrementalTakesOverTheParent(t *testing.T) {
 	t.Parallel()
+	much(t)
 	ctx := t.Context()
 	v := newVault(t, mem.New())
 	m := v.writer(t, v.s, t.TempDir())

@@ -19,6 +19,7 @@ import (
 
 	"github.com/toolboxai/relight/demo/bank"
 	"github.com/toolboxai/relight/host"
+	"github.com/toolboxai/relight/internal/pgtest"
 	"github.com/toolboxai/relight/store/postgres"
 )
 
@@ -78,19 +79,10 @@ services:
       ready: [%[2]s/pg_isready, -q, -h, %[1]s/run, -p, "5432"]
 `
 
-// place is where estates are made, reachable for PostgreSQL's user. Memory will do where there is enough: a killed process loses nothing that it had written,
-// so that the disk adds only its waiting.
-func place() string {
-	if free, err := host.FreeSpace("/dev/shm"); err == nil && free > 4<<30 {
-		return "/dev/shm"
-	}
-	return "/tmp"
-}
-
 // newEstate makes a small database and a repository; nothing protects it yet.
 func newEstate(t *testing.T) *stand {
 	t.Helper()
-	home, err := os.MkdirTemp(place(), "rlcrash-")
+	home, err := os.MkdirTemp(pgtest.Place(), "rlcrash-")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -101,6 +93,7 @@ func newEstate(t *testing.T) *stand {
 			t.Logf("kept: %s", home)
 			return
 		}
+		pgtest.Forget(s.root())
 		if err := os.RemoveAll(home); err != nil {
 			t.Error(err)
 		}
@@ -190,7 +183,7 @@ func (s *stand) initCluster() {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	_, err = fmt.Fprintf(f, "\nlisten_addresses = ''\nunix_socket_directories = '%s'\nshared_buffers = 32MB\nmin_wal_size = 32MB\nmax_wal_size = 256MB\n", s.path("run"))
+	_, err = fmt.Fprintf(f, "\nlisten_addresses = ''\nunix_socket_directories = '%s'\nshared_buffers = 32MB\ndynamic_shared_memory_type = mmap\nmin_wal_size = 32MB\nmax_wal_size = 256MB\n", s.path("run"))
 	text := fmt.Sprintf(estateFile, s.root(), s.bin, bank.SumQuery, s.bank.Sum(), owner)
 	if err := errors.Join(err, f.Close(), os.WriteFile(s.config(), []byte(text), 0o644)); err != nil {
 		s.t.Fatal(err)
@@ -301,6 +294,7 @@ func (s *stand) lose() {
 func (s *stand) reset() {
 	s.t.Helper()
 	s.endAll()
+	pgtest.Forget(s.root())
 	if err := os.RemoveAll(s.root()); err != nil {
 		s.t.Fatal(err)
 	}

@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/toolboxai/relight/host"
 )
 
 // Server is one throw-away PostgreSQL server.
@@ -43,14 +44,26 @@ type Server struct {
 	log  *bytes.Buffer
 }
 
-// Root makes a directory under /tmp, short enough for socket paths, traversable by every user and removed with the test.
+// Place is where servers are made, reachable for PostgreSQL's user, with a path that is short enough for sockets. Memory will do where there is enough: a killed
+// process loses nothing that it had written, so that the disk adds only its waiting.
+func Place() string {
+	if free, err := host.FreeSpace("/dev/shm"); err == nil && free > 4<<30 {
+		return "/dev/shm"
+	}
+	return "/tmp"
+}
+
+// Root makes a directory, traversable by every user and removed with the test.
 func Root(t testing.TB) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("/tmp", "rlpg")
+	dir, err := os.MkdirTemp(Place(), "rlpg")
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	t.Cleanup(func() {
+		Forget(dir)
+		_ = os.RemoveAll(dir)
+	})
 	if err := os.Chmod(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -151,7 +164,7 @@ func (s *Server) Command(ctx context.Context, program string, args ...string) *e
 func (s *Server) Start(settings ...string) {
 	s.t.Helper()
 	args := []string{"-D", s.Dir, "-c", "listen_addresses=", "-c", "unix_socket_directories=" + s.sock, "-c", "port=5432",
-		"-c", "fsync=off", "-c", "timezone=UTC", "-c", "lc_messages=C"}
+		"-c", "fsync=off", "-c", "dynamic_shared_memory_type=mmap", "-c", "timezone=UTC", "-c", "lc_messages=C"}
 	for _, set := range settings {
 		args = append(args, "-c", set)
 	}

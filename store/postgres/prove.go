@@ -69,6 +69,7 @@ func (s *Store) tearDown(ctx context.Context, root string) error {
 	if err := s.awaitIdle(ctx, "tear down the sandbox of", filepath.Join(root, "data")); err != nil {
 		return err
 	}
+	s.releaseMemory(filepath.Join(root, "data"))
 	if err := os.RemoveAll(root); err != nil {
 		return fmt.Errorf("remove the sandbox: %w", err)
 	}

@@ -185,7 +185,8 @@ func (r *restore) settings(place, socket string) []string {
 		{"max_prepared_transactions", atLeast(f.MaxPrepared, 64)}, {"max_locks_per_transaction", atLeast(f.MaxLocksPerXact, 64)},
 		{"min_wal_size", atLeast(segment, 80) + "MB"}, {"max_wal_size", atLeast(segment, 1024) + "MB"},
 		{"wal_level", "replica"}, {"shared_preload_libraries", r.s.c.Preload}, {"session_preload_libraries", ""}, {"local_preload_libraries", ""},
-		{"huge_pages", "off"}, {"logging_collector", "off"}, {"log_destination", "stderr"}, {"log_line_prefix", ""}, {"lc_messages", "C"},
+		{"huge_pages", "off"}, {"dynamic_shared_memory_type", "mmap"}, // which lies in the directory: nothing stays in memory where it is killed
+		{"logging_collector", "off"}, {"log_destination", "stderr"}, {"log_line_prefix", ""}, {"lc_messages", "C"},
 		{"log_timezone", "UTC"}, {"timezone", "UTC"}, {"log_min_messages", "warning"}, {"log_statement", "none"}, {"autovacuum", "off"}, {"jit", "off"},
 		{"fsync", "on"}, {"full_page_writes", "on"}, {"zero_damaged_pages", "off"}, {"ignore_checksum_failure", "off"}, {"ignore_invalid_pages", "off"},
 	}

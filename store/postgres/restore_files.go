@@ -24,6 +24,9 @@ func (r *restore) makeRoom(ctx context.Context) error {
 	if err != nil {
 		return r.explain(err)
 	}
+	if held != vacant {
+		r.s.releaseMemory(r.layout.dir)
+	}
 	suffix := ".damaged-" + r.clock().UTC().Format("20060102T150405Z")
 	switch {
 	case held == unfinished:

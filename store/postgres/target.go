@@ -197,6 +197,26 @@ func pidFile(dir string) int {
 	return pid
 }
 
+// releaseMemory gives back what the kernel keeps of a server that was killed: it is dead for certain, and no server will start over its directory any more, which
+// would do the same. Where it cannot be had, a few bytes are lost until the next boot.
+func (s *Store) releaseMemory(dir string) {
+	b, err := os.ReadFile(filepath.Join(dir, "postmaster.pid"))
+	if err != nil {
+		return
+	}
+	var key, id int
+	lines := strings.Split(string(b), "\n")
+	if len(lines) < 7 {
+		return
+	}
+	if _, err := fmt.Sscan(lines[6], &key, &id); err != nil {
+		return
+	}
+	if err := host.RemoveSharedMemory(id); err != nil {
+		s.log.Info("shared memory of a dead server is left until the next boot", "directory", dir, "error", err)
+	}
+}
+
 // standsIn tells whether the process's working directory is dir; a process of another user cannot be seen by an ordinary one
 // and counts as elsewhere.
 func standsIn(pid int, dir string) bool {
