@@ -15,6 +15,7 @@ import (
 	"github.com/toolboxai/relight/blob/fault"
 	"github.com/toolboxai/relight/internal/pgtest"
 	"github.com/toolboxai/relight/store"
+	"golang.org/x/sys/unix"
 )
 
 // Trap 20: a bucket that fails in the middle of replay stops recovery; it never promotes.
@@ -360,6 +361,29 @@ func TestTrap29OtherMajorVersionIsRefused(t *testing.T) {
 }
 
 // An occupied directory is refused, and with Force set aside whole; a running server is never touched.
+// sharedMemory is the segment that a killed server left.
+func sharedMemory(t *testing.T, dir string) int {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(dir, "postmaster.pid"))
+	check(t, err)
+	var key, id int
+	_, err = fmt.Sscan(strings.Split(string(b), "\n")[6], &key, &id)
+	check(t, err)
+	if attached(id) != 0 {
+		t.Fatalf("%d processes are attached to the killed server's memory", attached(id))
+	}
+	return id
+}
+
+// attached is how many processes use a segment; -1 when there is none.
+func attached(segment int) int {
+	var d unix.SysvShmDesc
+	if _, err := unix.SysvShmCtl(segment, unix.IPC_STAT, &d); err != nil {
+		return -1
+	}
+	return int(d.Nattch)
+}
+
 func TestOccupiedTarget(t *testing.T) {
 	t.Parallel()
 	st := newPGStand(t)
@@ -373,6 +397,7 @@ func TestOccupiedTarget(t *testing.T) {
 	}
 	st.unfollow()
 	st.srv.Kill()
+	segment := sharedMemory(t, st.srv.Dir)
 	if _, err := st.restoreInto(st.srv.Dir, latest, store.RestoreOptions{}); relight.CodeOf(err) != relight.CodeUsage || !strings.Contains(err.Error(), "occupied") {
 		t.Errorf("restore over data: %v", err)
 	}
@@ -381,6 +406,9 @@ func TestOccupiedTarget(t *testing.T) {
 	check(t, err)
 	if !exists(filepath.Join(out.SetAside, "PG_VERSION")) || handle.PID == 0 {
 		t.Errorf("set aside in %q, handle %+v", out.SetAside, handle)
+	}
+	if attached(segment) >= 0 {
+		t.Error("the killed server's shared memory is still there")
 	}
 	st.srv.Restart()
 	if got := st.srv.Query(`select count(*) from t`); got != "1" {
