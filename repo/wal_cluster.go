@@ -42,7 +42,7 @@ func (s *sink) checkCluster(ctx context.Context, k WALKey) error {
 		return &relight.Error{
 			Op: "put WAL", Subject: "store " + k.Store, Code: relight.CodeUsage,
 			Err:  fmt.Errorf("%w: the store belongs to the cluster with system id %s, and this is %s (record %d)", ErrConflict, c.System, k.System, n),
-			Hint: "check which server the store names; a cluster made anew must be adopted on purpose",
+			Hint: "check which server the store names; if the cluster was made anew: relight postgres adopt --store " + k.Store,
 		}
 	}
 	s.system = k.System

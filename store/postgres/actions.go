@@ -48,6 +48,8 @@ func Actions(open Open) []action.Action {
 			Example: "relight postgres check --store main --integrity", Run: a.check, Probe: readOnly(a.check)}),
 		action.Define(action.Spec[storeInput, Reindexed]{Name: "postgres.reindex", Title: "rebuild the indexes whose order another version of the host's libraries changed", Danger: action.Harm,
 			Example: "relight postgres reindex --store main", Run: a.reindex, Probe: a.probeReindex, Plan: a.planReindex}),
+		action.Define(action.Spec[adoptInput, Adopted]{Name: "postgres.adopt", Title: "take the log of a cluster that was made anew: after initdb or pg_upgrade", Danger: action.Harm,
+			Example: `relight postgres adopt --store main --why "pg_upgrade to 17"`, Run: a.adopt, Probe: a.probeAdopt, Plan: a.planAdopt}),
 		action.Define(action.Spec[storeInput, CheckReport]{Name: "postgres.doctor", Title: "check that a store can be protected: privileges, slots, space, versions, keys", Danger: action.None,
 			Example: "relight postgres doctor --store main", Run: a.doctor, Probe: readOnly(a.doctor)}),
 	}

@@ -137,7 +137,7 @@ func (r *Receiver) identify(ctx context.Context, conn *replication.Conn, sp *spo
 	r.mu.Unlock()
 	err = sp.adopt(spoolIdentity{System: sys.ID, SegmentSize: size, Version: conn.Version()})
 	if err != nil {
-		return sys, errHard{receiveError(r.o.Store, relight.CodeUsage, "check which server the store names; if the cluster was made anew on purpose, move the spool away", err)}
+		return sys, errHard{receiveError(r.o.Store, relight.CodeUsage, "check which server the store names; if the cluster was made anew: relight postgres adopt --store "+r.o.Store, err)}
 	}
 	return sys, nil
 }
