@@ -60,6 +60,7 @@ func (s *session) actionCommand(a action.Action, verb string) *cobra.Command {
 	var dry, force bool
 	c := &cobra.Command{Use: verb, Short: a.Title(), Example: "  " + a.Example(), Args: cobra.NoArgs}
 	values := bindFields(c.Flags(), a.Fields())
+	s.completeFields(c, a.Fields())
 	if a.HasPlan() {
 		c.Flags().BoolVar(&dry, "plan", false, "show what would be changed, and change nothing")
 	}

@@ -21,6 +21,7 @@ func (s *session) demoCommand() *cobra.Command {
 			"runbook, and prove what came back. Nothing else on this machine is touched, and nothing is left unless --keep is given.",
 		Example: "  relight demo\n  relight demo --scenario infrastructure-loss --seconds 20 --keep"}
 	c.Flags().StringVar(&o.Scenario, "scenario", demo.Corruption, "the disaster: "+demo.Corruption+" or "+demo.Infrastructure)
+	complete(c, "scenario", cobra.FixedCompletions([]string{demo.Corruption, demo.Infrastructure}, cobra.ShellCompDirectiveNoFileComp))
 	c.Flags().IntVar(&seconds, "seconds", 10, "how long the workload runs before the disaster")
 	c.Flags().Int64Var(&size, "megabytes", 300, "how much data to make")
 	c.Flags().StringVar(&o.Dir, "directory", "", "an empty directory to work in (default: a new one under the temporary directory)")
