@@ -39,7 +39,7 @@ func TestOrphanOfAPostmasterIsFoundAndEnded(t *testing.T) {
 	if _, err := host.Output(ctx, l, host.Command{Argv: []string{bins[0] + "/initdb", "-D", data, "--no-sync"}, User: &u, Dir: "/"}); err != nil {
 		t.Fatal(err)
 	}
-	p, err := l.Start(ctx, host.Command{Argv: []string{bins[0] + "/postgres", "-D", data, "-c", "listen_addresses=", "-c",
+	p, err := l.Start(ctx, host.Command{Argv: []string{bins[0] + "/postgres", "-D", data, "-c", "listen_addresses=", "-c", "dynamic_shared_memory_type=mmap", "-c",
 		"unix_socket_directories=" + dir}, User: &u, Dir: "/"})
 	if err != nil {
 		t.Fatal(err)

@@ -153,7 +153,7 @@ func (s *stand) guard(ctx context.Context) (stop func() (twice []process)) {
 			if len(masters) > 1 && len(twice) == 0 {
 				twice = masters
 			}
-			time.Sleep(30 * time.Millisecond)
+			time.Sleep(100 * time.Millisecond)
 		}
 	})
 	return func() []process { cancel(); wg.Wait(); return twice }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"sync"
 	"time"
 
@@ -190,11 +191,15 @@ func (s *shipper) pace(ctx context.Context, st *stretch, began time.Time) error 
 }
 
 func (s *shipper) putLive(ctx context.Context, key repo.WALKey, st *stretch, facts *factReader, from, to relight.LSN) error {
-	if s.r.tape.view(st, s.n).durable >= to {
-		return nil // the complete segment has overtaken it, and may have left the spool
+	overtaken := func() bool { return s.r.tape.view(st, s.n).durable >= to } // by the complete segment, which may leave the spool at any moment then
+	if overtaken() {
+		return nil
 	}
 	sc, body, err := facts.read(from, to)
 	if err != nil {
+		if errors.Is(err, fs.ErrNotExist) && overtaken() {
+			return nil
+		}
 		return err
 	}
 	sc.CoveredAt = s.r.tape.covered(st.tl, to)
