@@ -46,7 +46,7 @@ type session struct {
 // Main runs one command line and gives its exit code.
 func Main(ctx context.Context, args []string, streams Streams) int {
 	s := &session{Streams: streams}
-	root, args := s.commandFor(args)
+	root := s.commandFor(args)
 	root.SetArgs(args)
 	root.SetIn(streams.In)
 	root.SetOut(streams.Out)
@@ -63,12 +63,14 @@ func Main(ctx context.Context, args []string, streams Streams) int {
 	return s.report(err)
 }
 
-// commandFor is the tree of all commands, or wal-get alone: a recovering server starts it for each segment and waits, and need not wait for the tree.
-func (s *session) commandFor(args []string) (*cobra.Command, []string) {
-	if len(args) > 0 && args[0] == "wal-get" {
-		return s.walGetCommand(), args[1:]
+// commandFor is relight with all commands, or with wal-get alone: a recovering server starts it for each segment and waits, and need not wait for the others.
+func (s *session) commandFor(args []string) *cobra.Command {
+	if len(args) == 0 || args[0] != "wal-get" {
+		return s.root()
 	}
-	return s.root(), args
+	root := s.bare()
+	root.AddCommand(s.walGetCommand())
+	return root
 }
 
 // exit is an error that was already shown: only its code is left to tell.
@@ -105,6 +107,15 @@ func hintOf(err error) string {
 }
 
 func (s *session) root() *cobra.Command {
+	root := s.bare()
+	s.addCommands(root)
+	completion(root)
+	strict(root)
+	return root
+}
+
+// bare is relight without its commands.
+func (s *session) bare() *cobra.Command {
 	root := &cobra.Command{
 		Use:           "relight",
 		Short:         "protect an estate, rehearse its recovery, and carry it out",
@@ -122,9 +133,6 @@ func (s *session) root() *cobra.Command {
 	f.BoolVar(&s.json, "json", false, "line-delimited JSON on stdout")
 	f.BoolVar(&s.noInput, "no-input", false, "never ask; end with exit code 4 where a person is needed")
 	f.BoolVarP(&s.verbose, "verbose", "v", false, "log details to stderr")
-	s.addCommands(root)
-	completion(root)
-	strict(root)
 	return root
 }
 

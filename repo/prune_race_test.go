@@ -252,7 +252,7 @@ func TestFenceRacesCommit(t *testing.T) {
 		s.mustPrune(2)
 		s.restoreAll("main")
 	}
-	if fenced == 0 || won == 0 {
+	if fenced == 0 || won < 2 {
 		t.Fatalf("%d fenced, %d committed: the test does not show both", fenced, won)
 	}
 }
