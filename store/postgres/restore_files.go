@@ -15,6 +15,7 @@ import (
 	"github.com/toolboxai/relight"
 	"github.com/toolboxai/relight/host"
 	"github.com/toolboxai/relight/repo"
+	"github.com/toolboxai/relight/store/postgres/postmaster"
 )
 
 // makeRoom renames aside what is there, or prepares to change it in place: our own half restore, and with Delta anything. Nothing that relight
@@ -263,7 +264,7 @@ func (r *restore) touch(name string) error {
 // dropResidue removes what would make the recovered server a standby, or send it to the source's archive, once it is
 // started by others: signal files, and recovery settings of ALTER SYSTEM; or let its commits hang.
 func (r *restore) dropResidue() error {
-	for _, name := range []string{"standby.signal", "recovery.signal", "postmaster.pid"} {
+	for _, name := range []string{"standby.signal", "recovery.signal", postmaster.File} {
 		if err := removeIfThere(filepath.Join(r.layout.dir, name)); err != nil {
 			return err
 		}

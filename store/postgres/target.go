@@ -14,6 +14,7 @@ import (
 
 	"github.com/toolboxai/relight"
 	"github.com/toolboxai/relight/host"
+	"github.com/toolboxai/relight/store/postgres/postmaster"
 )
 
 // Progress of a restore into a directory, as its state file says.
@@ -152,7 +153,7 @@ func ours(dir string, st restoreState, c control, cerr error) bool {
 	switch {
 	case errors.Is(cerr, fs.ErrNotExist), exists(filepath.Join(dir, "recovery.signal")):
 		return true
-	case st.Server != 0 && pidFile(dir) == st.Server:
+	case st.Server != 0 && postmaster.PID(dir) == st.Server:
 		return true
 	}
 	return cerr == nil && st.Checkpoint != 0 && c.State == stateShutdown && c.Checkpoint == st.Checkpoint
@@ -168,7 +169,7 @@ func running(dir string) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	if pid := pidFile(dir); pid > 0 && standsIn(pid, real) {
+	if pid := postmaster.PID(dir); pid > 0 && standsIn(pid, real) {
 		return pid, nil
 	}
 	procs, err := os.ReadDir("/proc")
@@ -184,35 +185,10 @@ func running(dir string) (int, error) {
 	return 0, nil
 }
 
-func pidFile(dir string) int {
-	b, err := os.ReadFile(filepath.Join(dir, "postmaster.pid"))
-	if err != nil {
-		return 0
-	}
-	first, _, _ := strings.Cut(string(b), "\n")
-	pid, err := strconv.Atoi(strings.TrimSpace(first))
-	if err != nil {
-		return 0
-	}
-	return pid
-}
-
 // releaseMemory gives back what the kernel keeps of a server that was killed: it is dead for certain, and no server will start over its directory any more, which
 // would do the same. Where it cannot be had, a few bytes are lost until the next boot.
 func (s *Store) releaseMemory(dir string) {
-	b, err := os.ReadFile(filepath.Join(dir, "postmaster.pid"))
-	if err != nil {
-		return
-	}
-	var key, id int
-	lines := strings.Split(string(b), "\n")
-	if len(lines) < 7 {
-		return
-	}
-	if _, err := fmt.Sscan(lines[6], &key, &id); err != nil {
-		return
-	}
-	if err := host.RemoveSharedMemory(id); err != nil {
+	if err := postmaster.ReleaseMemory(dir); err != nil {
 		s.log.Info("shared memory of a dead server is left until the next boot", "directory", dir, "error", err)
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/toolboxai/relight/blob/fault"
 	"github.com/toolboxai/relight/internal/pgtest"
 	"github.com/toolboxai/relight/store"
+	"github.com/toolboxai/relight/store/postgres/postmaster"
 	"golang.org/x/sys/unix"
 )
 
@@ -360,15 +361,13 @@ func TestTrap29OtherMajorVersionIsRefused(t *testing.T) {
 	}
 }
 
-// An occupied directory is refused, and with Force set aside whole; a running server is never touched.
 // sharedMemory is the segment that a killed server left.
 func sharedMemory(t *testing.T, dir string) int {
 	t.Helper()
-	b, err := os.ReadFile(filepath.Join(dir, "postmaster.pid"))
-	check(t, err)
-	var key, id int
-	_, err = fmt.Sscan(strings.Split(string(b), "\n")[6], &key, &id)
-	check(t, err)
+	id, ok := postmaster.Memory(dir)
+	if !ok {
+		t.Fatal("the killed server's lock file names no memory")
+	}
 	if attached(id) != 0 {
 		t.Fatalf("%d processes are attached to the killed server's memory", attached(id))
 	}
@@ -384,6 +383,7 @@ func attached(segment int) int {
 	return int(d.Nattch)
 }
 
+// An occupied directory is refused, and with Force set aside whole; a running server is never touched.
 func TestOccupiedTarget(t *testing.T) {
 	t.Parallel()
 	st := newPGStand(t)
