@@ -55,7 +55,7 @@ unit:
 	go test ./...
 	go -C tools test ./bench
 
-# The race detector is dear and needs a sample only: with -short properties draw fewer examples.
+# The race detector is dear and needs a sample only: with -short properties draw fewer examples, and what is about much data or many processes is left out.
 race:
 	go test -race -short -timeout 15m ./...
 	go -C tools test -race ./bench
