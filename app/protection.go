@@ -70,7 +70,37 @@ func (p protection) Stop(ctx context.Context) error {
 	if err != nil || !running {
 		return err
 	}
-	return host.EndBy(ctx, h, syscall.SIGTERM, 30*time.Second)
+	if err := host.EndBy(ctx, h, syscall.SIGTERM, 30*time.Second); err != nil {
+		return err
+	}
+	return p.awaitGuards(ctx)
+}
+
+// awaitGuards waits for the guards of synchronous stores, which see for themselves that there is nothing left to guard. One whose server is away
+// stays: when the server comes back, its commits would wait for a receiver that nobody runs.
+func (p protection) awaitGuards(ctx context.Context) error {
+	for name := range p.e.Stores {
+		if !guarded(p.e, name) {
+			continue
+		}
+		if _, err := p.Live(ctx, name); err != nil {
+			continue
+		}
+		h, err := host.ReadHandle(guardHandle(p.e, name))
+		if err != nil {
+			return err
+		}
+		patience, cancel := context.WithTimeout(ctx, 10*time.Second)
+		err = host.Await(patience, h)
+		cancel()
+		if err != nil && ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err != nil {
+			p.a.o.Log.Warn("the guard of a synchronous store has still something to guard, and stays", "store", name, "pid", h.PID)
+		}
+	}
+	return nil
 }
 
 func (p protection) Status() (coordinator.Status, error) {

@@ -247,9 +247,13 @@ func TestDamageOfEveryKindIsNamed(t *testing.T) {
 	if rep, found := m.check(t, true); rep.Errors+rep.Warnings != 1 || !strings.Contains(found[0].What, "announced") {
 		t.Fatalf("the undamaged museum: %+v", found)
 	}
-	for _, x := range exhibits {
+	damages := []string{"flipped", "deleted", "swapped"}
+	for i, x := range exhibits {
 		name := m.find(t, x.match)
-		for _, damage := range []string{"flipped", "deleted", "swapped"} {
+		for j, damage := range damages {
+			if (i*len(damages)+j)%everyCase != 0 {
+				continue
+			}
 			t.Run(damage+" "+x.row+" "+x.match, func(t *testing.T) {
 				t.Parallel()
 				s := m.s.Clone()
