@@ -64,8 +64,8 @@ race:
 servers:
 	go test -tags $(TAGS) -timeout 20m -p 3 ./internal/crash ./store/postgres ./repo ./cli ./...
 
-budget:
-	@tools/budget.sh
+budget: build
+	@tools/budget.sh $(BIN)
 
 # BENCH_SCALE=10 make bench is a quick look; BENCH adds arguments, such as BENCH="-suite bookworm -rounds 1".
 bench: build

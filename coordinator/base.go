@@ -11,18 +11,21 @@ import (
 
 // keepBase takes base backups of a store into one repository whenever one is due or needed.
 func (c *Coordinator) keepBase(ctx context.Context, s Store, r Repository) {
-	wait := c.tick
-	for pause(ctx, wait) == nil {
-		wait = c.tick
+	for ctx.Err() == nil {
+		turn := c.status.turning() // before it is looked at: what turns meanwhile is looked at next
 		why, err := c.due(ctx, s, r)
 		if err == nil && why != "" {
 			err = c.takeBase(ctx, s, r, why)
 		}
 		c.status.base(s.Name, r.Name, err)
-		if err != nil && ctx.Err() == nil {
-			c.log.Error("base backup", "store", s.Name, "repository", r.Name, "error", err)
-			wait = 5 * c.tick
+		if err == nil {
+			_ = pauseUnless(ctx, c.tick, turn)
+			continue
 		}
+		if ctx.Err() == nil {
+			c.log.Error("base backup", "store", s.Name, "repository", r.Name, "error", err)
+		}
+		_ = pause(ctx, 5*c.tick) // whatever turns
 	}
 }
 

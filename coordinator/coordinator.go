@@ -71,7 +71,8 @@ type Coordinator struct {
 	tick   time.Duration
 }
 
-// Options of a Coordinator. Publish is called with each change of the status, at most once a tick; Tick is how often work is looked for (default 1 s).
+// Options of a Coordinator. Tick is how often work is looked for without an occasion (default 1 s). Publish is called every tick, and soon after
+// a change, at most ten times a tick.
 type Options struct {
 	Stores  []Store
 	Tasks   []Task
@@ -167,19 +168,28 @@ func (c *Coordinator) insist(ctx context.Context, what string, do func(context.C
 }
 
 func (c *Coordinator) publish(ctx context.Context) {
-	for pause(ctx, c.tick) == nil {
+	for {
+		news := c.status.changing() // before the status is read: what changes meanwhile is published next
 		c.status.publish()
+		if pause(ctx, c.tick/10) != nil || pauseUnless(ctx, c.tick, news) != nil {
+			return
+		}
 	}
 }
 
-// pause waits d or until ctx ends, whose error it then returns.
-func pause(ctx context.Context, d time.Duration) error {
+// pauseUnless waits d, less if the bell rings, or until ctx ends, whose error it then returns.
+func pauseUnless(ctx context.Context, d time.Duration, bell <-chan struct{}) error {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-ctx.Done():
-		return ctx.Err()
 	case <-t.C:
-		return nil
+	case <-bell:
 	}
+	return ctx.Err()
+}
+
+// pause waits d or until ctx ends, whose error it then returns.
+func pause(ctx context.Context, d time.Duration) error {
+	return pauseUnless(ctx, d, nil)
 }

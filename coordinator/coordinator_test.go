@@ -282,6 +282,21 @@ func TestBaseIsTakenOnceItStreams(t *testing.T) {
 	})
 }
 
+// Whoever waits for protection is not kept waiting for the next tick.
+func TestProtectionIsToldAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := start(t)
+		defer st.stop()
+		pass(2500 * time.Millisecond)
+		st.follower.at(position(1))
+		time.Sleep(100 * time.Millisecond)
+		synctest.Wait()
+		if ok, why := st.published().Stores["main"].Protected(); !ok {
+			t.Fatal(why)
+		}
+	})
+}
+
 func TestBaseThatIsThereIsKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		st := start(t)
@@ -307,15 +322,19 @@ func TestNewTimelineNeedsItsOwnBase(t *testing.T) {
 		st.follower.at(position(1))
 		pass(2 * time.Second)
 		st.vault.set(func() { st.vault.line = 2 })
-		st.attic.set(func() { st.attic.line = 2 })
+		st.attic.set(func() { st.attic.line, st.attic.broken = 2, errors.New("the disk is full") })
 		st.follower.at(position(2))
-		pass(0) // before anything is looked for again
+		pass(0)
 		s := StoreStatus{Timeline: 2, Repositories: st.store().Repositories}
 		if ok, why := s.Protected(); ok || why != "attic: no base backup on the current timeline" {
 			t.Fatal(ok, why)
 		}
-		pass(2 * time.Second)
-		if got := st.why(); !slices.Equal(got[2:], []string{"vault: none is there", "vault: timeline 2 has none"}) {
+		st.attic.set(func() { st.attic.broken = nil })
+		pass(6 * time.Second)
+		if ok, why := st.store().Protected(); !ok {
+			t.Fatal(why)
+		}
+		if got := st.why(); !slices.Equal(got, []string{"attic: none is there", "attic: timeline 2 has none", "vault: none is there", "vault: timeline 2 has none"}) {
 			t.Fatal(got)
 		}
 	})

@@ -89,11 +89,33 @@ type board struct {
 	status Status
 	follow map[string]following
 	bases  map[string]base // "store/repository"
+	turn   chan struct{}   // closed when a store is followed anew: base backups may be due
+	news   chan struct{}   // closed when there is something that somebody may be waiting to read
 }
 
 func newBoard(sink func(Status) error, now func() time.Time) *board {
 	return &board{now: now, sink: sink, status: Status{Stores: map[string]*StoreStatus{}, Tasks: map[string]string{}},
-		follow: map[string]following{}, bases: map[string]base{}}
+		follow: map[string]following{}, bases: map[string]base{}, turn: make(chan struct{}), news: make(chan struct{})}
+}
+
+// turning gives what is closed when a store is followed anew, on another timeline, or after a loss.
+func (b *board) turning() <-chan struct{} {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.turn
+}
+
+// changing gives what is closed when the status has changed by more than how far the log was written.
+func (b *board) changing() <-chan struct{} {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.news
+}
+
+// ring wakes all who wait for a channel of the board, under the lock.
+func ring(c *chan struct{}) {
+	close(*c)
+	*c = make(chan struct{})
 }
 
 func (b *board) store(name string) *StoreStatus {
@@ -119,6 +141,12 @@ func (b *board) position(name string, p store.Position) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	f := b.follow[name]
+	if p.Timeline != f.Timeline || p.NeedBase.After(f.NeedBase) {
+		ring(&b.turn)
+		ring(&b.news)
+	} else if p.Alarm != f.Alarm || !maps.Equal(p.Durable, f.Durable) {
+		ring(&b.news)
+	}
 	f.Position = p
 	if p.NeedBase.After(f.NeedBase) {
 		f.NeedBase = p.NeedBase
@@ -143,6 +171,7 @@ func (b *board) followEnded(name string, err error) {
 	if err != nil {
 		s.Alarm = err.Error()
 	}
+	ring(&b.news)
 }
 
 func (b *board) following(name string) (following, bool) {
@@ -178,6 +207,7 @@ func (b *board) setNewest(name, repository string, found base) {
 	b.bases[name+"/"+repository] = found
 	r := b.repository(name, repository)
 	r.Snapshot, r.Timeline, r.Finished = found.snapshot.ID, found.timeline, found.snapshot.Finished
+	ring(&b.news)
 }
 
 func (b *board) planned(name, repository string, d decision) {

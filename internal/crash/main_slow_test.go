@@ -22,6 +22,10 @@ var (
 
 func TestMain(m *testing.M) {
 	flag.Parse()
+	if err := flag.Set("test.parallel", "4"); err != nil { // trials wait for servers more than they work
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(2)
+	}
 	if given := os.Getenv("RELIGHT_CRASH_SEED"); given != "" && *seed == 0 {
 		n, err := strconv.ParseUint(given, 10, 64)
 		if err != nil {

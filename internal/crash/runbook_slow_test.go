@@ -38,18 +38,24 @@ func scenarios() []scenario {
 
 // TestKilledAnywhere kills the run of each scenario at every boundary, and in the middle of its long steps; the next process must finish.
 func TestKilledAnywhere(t *testing.T) {
+	t.Parallel()
 	for _, sc := range scenarios() {
-		t.Run(sc.name, func(t *testing.T) {
-			t.Parallel()
-			s := newStand(t)
-			for round := range rounds {
-				s.everywhere(t, sc, round)
-			}
-		})
+		for part := range parts {
+			t.Run(fmt.Sprintf("%s/part-%d", sc.name, part), func(t *testing.T) {
+				t.Parallel()
+				s := newStand(t)
+				for round := range rounds {
+					s.everywhere(t, sc, round, part)
+				}
+			})
+		}
 	}
 }
 
-func (s *stand) everywhere(t *testing.T, sc scenario, round int) {
+// parts share the boundaries of a scenario's run, each at a stand of its own.
+const parts = 2
+
+func (s *stand) everywhere(t *testing.T, sc scenario, round, part int) {
 	sc.strike(s)
 	golden, code, said := s.watched(nil, sc.start(s)...)
 	if code != 0 {
@@ -60,7 +66,7 @@ func (s *stand) everywhere(t *testing.T, sc scenario, round int) {
 	if sc.name == "database-corruption" && lost != 0 {
 		t.Fatalf("%d acknowledged commits are lost", lost)
 	}
-	all := append(points(golden, stalls), s.inTheMiddle(sc, golden, round)...)
+	all := slices.DeleteFunc(append(points(golden, stalls), s.inTheMiddle(sc, golden, round)...), func(p point) bool { return p.event%parts != part })
 	hit := map[int]bool{} // how many events the journal held at a kill
 	defer func() {
 		t.Logf("-seed=%d round %d: %d kills left %d different journals", *seed, round, len(all), len(hit))
