@@ -14,7 +14,6 @@ import (
 	"github.com/toolboxai/relight"
 	"github.com/toolboxai/relight/blob"
 	"github.com/toolboxai/relight/blob/fault"
-	"go.uber.org/goleak"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -368,5 +367,3 @@ func TestMetaIsForSeveralGoroutines(t *testing.T) {
 		t.Fatalf("%d objects", len(got))
 	}
 }
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
