@@ -105,7 +105,7 @@ func TestBudgetBoundsBaseBackups(t *testing.T) {
 		st.start(t)
 		defer st.stop()
 		st.follower.at(position(1))
-		pass(10*day + time.Hour) // not while the last one is taken
+		pass(10*day + time.Hour)                       // not while the last one is taken
 		if n := st.vault.count(); n != 41 && n != 40 { // one each 6 hours
 			t.Fatalf("%d base backups in ten days", n)
 		}
