@@ -16,7 +16,9 @@ DEMO    ?=
 VCS     := $(shell git status --porcelain >/dev/null 2>&1 && echo true || echo false)
 TAGS    := pg,slow
 
-export GOFLAGS := $(GOFLAGS) -buildvcs=false
+# What everything is compiled with alike, so that a fresh machine compiles it once; the race detector alone needs cgo.
+export GOFLAGS := $(GOFLAGS) -buildvcs=false -trimpath
+export CGO_ENABLED := 0
 
 .PHONY: demo test check bench microbench soak build lint vet house unit race servers budget setup clean
 
@@ -26,7 +28,7 @@ demo:
 	@$(BIN) demo $(DEMO)
 
 build:
-	CGO_ENABLED=0 go build -trimpath -buildvcs=$(VCS) -ldflags '-s -w' -o $(BIN) ./cmd/relight
+	go build -buildvcs=$(VCS) -ldflags '-s -w' -o $(BIN) ./cmd/relight
 
 # Everything that CI runs, set-up included.
 test: setup build vet lint race servers budget
@@ -46,7 +48,7 @@ lint: bin/golangci-lint
 	cd tools && ../bin/golangci-lint run -c ../.golangci.yml ./bench
 
 bin/golangci-lint: tools/go.mod tools/go.sum
-	go -C tools build -trimpath -o ../bin/golangci-lint github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+	go -C tools build -o ../bin/golangci-lint github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 
 house:
 	go test ./internal/house
@@ -57,8 +59,8 @@ unit:
 
 # The race detector is dear and needs a sample only: with -short properties draw fewer examples, and what is about much data or many processes is left out.
 race:
-	go test -race -short -timeout 15m ./...
-	go -C tools test -race ./bench
+	CGO_ENABLED=1 go test -race -short -timeout 15m ./...
+	CGO_ENABLED=1 go -C tools test -race ./bench
 
 # Real servers and crash matrices, the longest first. Three packages at a time: each starts servers of its own, and waits for them.
 servers:
@@ -69,7 +71,7 @@ budget: build
 
 # BENCH_SCALE=10 make bench is a quick look; BENCH adds arguments, such as BENCH="-suite bookworm -rounds 1".
 bench: build
-	go -C tools build -trimpath -o ../bin/bench ./bench
+	go -C tools build -o ../bin/bench ./bench
 	bin/bench -binary $(BIN) -out bin/bench.json $(BENCH)
 
 # The parts by themselves, without a server.

@@ -96,3 +96,14 @@ func HintOf(err error) string {
 	}
 	return ""
 }
+
+// Told is err and its hint in one text, for a cell or a line that holds both; "" for nil.
+func Told(err error) string {
+	if err == nil {
+		return ""
+	}
+	if hint := HintOf(err); hint != "" {
+		return err.Error() + "; " + hint
+	}
+	return err.Error()
+}

@@ -169,7 +169,7 @@ func (b *board) followEnded(name string, err error) {
 	s := b.store(name)
 	s.Timeline = 0
 	if err != nil {
-		s.Alarm = err.Error()
+		s.Alarm = relight.Told(err)
 	}
 	ring(&b.news)
 }
@@ -221,19 +221,19 @@ func (b *board) point(name string, newest time.Time, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	s := b.store(name)
-	s.Point, s.PointError = newest, text(err)
+	s.Point, s.PointError = newest, relight.Told(err)
 }
 
 func (b *board) base(name, repository string, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.repository(name, repository).Error = text(err)
+	b.repository(name, repository).Error = relight.Told(err)
 }
 
 func (b *board) task(name string, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.status.Tasks[name] = text(err)
+	b.status.Tasks[name] = relight.Told(err)
 }
 
 // publish hands a copy of the status on; a status that cannot be written is itself seen as stale by its readers.
@@ -259,11 +259,4 @@ func (s Status) clone() Status {
 		out.Stores[name] = &c
 	}
 	return out
-}
-
-func text(err error) string {
-	if err == nil {
-		return ""
-	}
-	return err.Error()
 }

@@ -139,11 +139,16 @@ func ids(t testing.TB, name string) (int, int) {
 	return uid, gid
 }
 
-func (s *Server) chown(path string) {
+// Own gives a path to the server's user.
+func (s *Server) Own(path string) error {
 	if s.User == "" {
-		return
+		return nil
 	}
-	if err := os.Chown(path, s.uid, s.gid); err != nil {
+	return os.Chown(path, s.uid, s.gid)
+}
+
+func (s *Server) chown(path string) {
+	if err := s.Own(path); err != nil {
 		s.t.Fatal(err)
 	}
 }

@@ -56,11 +56,7 @@ func (d *doctor) note(name string, err error, good string) {
 		d.say(name, relight.Passed, "%s", good)
 		return
 	}
-	detail := err.Error()
-	if hint := relight.HintOf(err); hint != "" {
-		detail += "; " + hint
-	}
-	d.say(name, relight.Failed, "%s", detail)
+	d.say(name, relight.Failed, "%s", relight.Told(err))
 }
 
 func (d *doctor) server(ctx context.Context, conn *pgx.Conn) {
@@ -81,7 +77,7 @@ func (d *doctor) server(ctx context.Context, conn *pgx.Conn) {
 	} else {
 		d.say("page checksums", relight.Passed, "on")
 	}
-	d.collations()
+	d.collations(ctx)
 	d.synchronous(ctx, conn)
 	for _, peer := range d.s.c.Peers {
 		d.standing(ctx, peer)
@@ -274,18 +270,26 @@ func (d *doctor) dataDirectory() {
 	}
 }
 
-func (d *doctor) collations() {
-	var stale []string
-	for _, db := range d.facts.Databases {
-		if db.Recorded != "" && db.Actual != "" && db.Recorded != db.Actual {
-			stale = append(stale, fmt.Sprintf("%s (%s, library %s)", db.Name, db.Recorded, db.Actual))
-		}
-	}
-	if len(stale) > 0 {
-		d.say("collations", relight.Failed, "built with another library version, text indexes may be wrong, and `relight postgres reindex` rebuilds them: %s", strings.Join(stale, ", "))
+// collations asks in every database, as a collation with a name is on record only there.
+func (d *doctor) collations(ctx context.Context) {
+	stale, err := d.s.Stale(ctx)
+	if err != nil {
+		d.note("collations", err, "")
 		return
 	}
-	d.say("collations", relight.Passed, "%d databases", len(d.facts.Databases))
+	if len(stale) == 0 {
+		d.say("collations", relight.Passed, "%d databases", len(d.facts.Databases))
+		return
+	}
+	const shown = 5
+	var names []string
+	for _, c := range stale[:min(shown, len(stale))] {
+		names = append(names, c.Database+": "+c.String())
+	}
+	if more := len(stale) - shown; more > 0 {
+		names = append(names, fmt.Sprintf("and %d more", more))
+	}
+	d.say("collations", relight.Failed, "text indexes may be wrong, and `relight postgres reindex` rebuilds them: %s", strings.Join(names, ", "))
 }
 
 // spoolRoom is the least free space for the receiver's spool.

@@ -130,7 +130,7 @@ func (r *Reindexed) rebuild(ctx context.Context, pg *pgx.Conn, stale []StaleColl
 	for _, table := range unsure {
 		r.Unsure = append(r.Unsure, database+": "+table)
 	}
-	names, err := column(ctx, pg, orderedBy, oids)
+	names, err := column(ctx, pg, orderedBy, oids, uint32(defaultCollation))
 	if err != nil {
 		return err
 	}
@@ -165,7 +165,7 @@ const orderedBy = `
 	   and (i.indcollation::oid[] && $1::oid[]
 	     or exists (select from pg_depend d where d.classid = 'pg_class'::regclass and d.objid = i.indexrelid
 	                   and d.refclassid = 'pg_collation'::regclass and d.refobjid = any ($1::oid[]))
-	     or 100 = any ($1::oid[]) and i.indrelid >= 16384 and (i.indexprs is not null or i.indpred is not null))
+	     or $2::oid = any ($1::oid[]) and i.indrelid >= 16384 and (i.indexprs is not null or i.indpred is not null))
 	 order by 1`
 
 // record puts the versions of the library on record.

@@ -4,7 +4,6 @@ package postgres
 
 import (
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -51,29 +50,25 @@ func staleServer(t *testing.T, major int) *pgStand {
 
 // TestStaleIndexesAreRebuilt: what is on record tells which indexes miss rows, and rebuilt they find them.
 func TestStaleIndexesAreRebuilt(t *testing.T) {
-	t.Parallel()
-	for _, major := range []int{15, 17} {
-		t.Run(fmt.Sprint(major), func(t *testing.T) {
-			t.Parallel()
-			st := staleServer(t, major)
-			checks, err := st.store.Check(t.Context(), CheckOptions{})
-			check(t, err)
-			if !slices.ContainsFunc(checks, func(c relight.Check) bool {
-				return c.Verdict == relight.Failed && strings.Contains(c.Detail, "collation public.numbers was built with version old") && strings.Contains(c.Detail, "relight postgres reindex")
-			}) {
-				t.Errorf("the check names no stale collation: %+v", checks)
-			}
-			out, err := st.store.Reindex(t.Context(), nil)
-			check(t, err)
-			if want := []string{`words: public."Expression"`, `words: public.word_pkey`}; !slices.Equal(out.Rebuilt, want) || len(out.Stale) != 1 {
-				t.Errorf("rebuilt %q, want %q; stale %v", out.Rebuilt, want, out.Stale)
-			}
-			if !slices.Equal(out.Unsure, []string{"words: public.parted"}) {
-				t.Errorf("unsure of %q", out.Unsure)
-			}
-			st.nothingLost("words")
-		})
-	}
+	onEachMajor(t, func(t *testing.T, major int) {
+		st := staleServer(t, major)
+		checks, err := st.store.Check(t.Context(), CheckOptions{})
+		check(t, err)
+		if !slices.ContainsFunc(checks, func(c relight.Check) bool {
+			return c.Verdict == relight.Failed && strings.Contains(c.Detail, "collation public.numbers was built with version old") && strings.Contains(c.Detail, "relight postgres reindex")
+		}) {
+			t.Errorf("the check names no stale collation: %+v", checks)
+		}
+		out, err := st.store.Reindex(t.Context(), nil)
+		check(t, err)
+		if want := []string{`words: public."Expression"`, `words: public.word_pkey`}; !slices.Equal(out.Rebuilt, want) || len(out.Stale) != 1 {
+			t.Errorf("rebuilt %q, want %q; stale %v", out.Rebuilt, want, out.Stale)
+		}
+		if !slices.Equal(out.Unsure, []string{"words: public.parted"}) {
+			t.Errorf("unsure of %q", out.Unsure)
+		}
+		st.nothingLost("words")
+	})
 }
 
 // nothingLost demands that every row is found, and that nothing is stale.

@@ -36,7 +36,7 @@ func (r *restore) recover(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, stop()) }()
-	srv, err := r.startServer(ctx, place, wal.o.Socket)
+	srv, err := r.startServer(ctx, place, wal)
 	if err != nil {
 		return err
 	}
@@ -121,7 +121,7 @@ func (r *restore) serveWAL(ctx context.Context, place string) (wal *WALServer, s
 	cache := filepath.Join(filepath.Dir(r.layout.dir), "."+filepath.Base(r.layout.dir)+".relight-wal")
 	wal, err = NewWALServer(ctx, WALServerOptions{
 		Repository: source, Store: r.s.c.Name, System: r.plan.Base.Facts.System, Socket: filepath.Join(place, "wal"), CacheDir: cache,
-		Wait: r.s.d.Sleep, Log: r.s.log,
+		Own: r.own, Wait: r.s.d.Sleep, Log: r.s.log,
 	})
 	if err != nil {
 		return nil, nil, err
@@ -139,13 +139,13 @@ type server struct {
 	conn string
 }
 
-func (r *restore) startServer(ctx context.Context, place, socket string) (*server, error) {
+func (r *restore) startServer(ctx context.Context, place string, wal *WALServer) (*server, error) {
 	log := newReplayLog(r.clock)
 	user := &r.owner
 	if os.Geteuid() != 0 {
 		user = nil
 	}
-	argv := append([]string{filepath.Join(r.bin, "postgres"), "-D", r.layout.dir}, r.settings(place, socket)...)
+	argv := append([]string{filepath.Join(r.bin, "postgres"), "-D", r.layout.dir}, r.settings(place, wal)...)
 	proc, err := r.s.host.Start(context.WithoutCancel(ctx), host.Command{
 		Argv: argv, Dir: place, User: user, Stdout: log, Stderr: log, What: "postgres recovering " + r.layout.dir, StopBy: syscall.SIGINT, Started: r.started,
 	})
@@ -171,7 +171,7 @@ func quoteConn(v string) string {
 
 // settings are all that the server is told, each as an argument, so that nothing in the restored directory overrides it.
 // Settings that could reach outside are off: archiving, replication, subscriptions, other libraries.
-func (r *restore) settings(place, socket string) []string {
+func (r *restore) settings(place string, wal *WALServer) []string {
 	f := r.plan.Base.Facts.Settings
 	segment := int(2 * r.plan.Base.Facts.SegmentSize >> 20) // of WAL; the server wants room for two
 	set := [][2]string{
@@ -180,7 +180,7 @@ func (r *restore) settings(place, socket string) []string {
 		{"archive_mode", "off"}, {"archive_command", ""}, {"archive_library", ""}, {"primary_conninfo", ""}, {"primary_slot_name", ""},
 		{"synchronous_standby_names", ""}, {"max_logical_replication_workers", "0"}, {"hot_standby", "off"}, {"restart_after_crash", "off"},
 		{"archive_cleanup_command", ""}, {"recovery_end_command", ""}, {"recovery_min_apply_delay", "0"},
-		{"restore_command", r.restoreCommand(socket)},
+		{"restore_command", wal.RestoreCommand(r.walGet())},
 		{"max_connections", atLeast(f.MaxConnections, 100)}, {"max_worker_processes", atLeast(f.MaxWorkers, 8)}, {"max_wal_senders", atLeast(f.MaxWALSenders, 10)},
 		{"max_prepared_transactions", atLeast(f.MaxPrepared, 64)}, {"max_locks_per_transaction", atLeast(f.MaxLocksPerXact, 64)},
 		{"min_wal_size", atLeast(segment, 80) + "MB"}, {"max_wal_size", atLeast(segment, 1024) + "MB"},
@@ -240,20 +240,14 @@ func serverTarget(t relight.RecoveryTarget) (name, value string) {
 	return "", ""
 }
 
-// restoreCommand is run by a shell, in the data directory; % begins a placeholder.
-func (r *restore) restoreCommand(socket string) string {
-	var words []string
-	command := append(slices.Clone(r.s.d.WALGet), socket)
+// walGet is the command that asks for WAL; the socket, the name and the destination follow.
+func (r *restore) walGet() []string {
+	command := slices.Clone(r.s.d.WALGet)
 	if r.lent != "" {
 		command[0] = r.lent
 	}
-	for _, w := range command {
-		words = append(words, shellQuote(strings.ReplaceAll(w, "%", "%%")))
-	}
-	return "exec " + strings.Join(append(words, `"%f"`, `"%p"`), " ")
+	return command
 }
-
-func shellQuote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
 
 // follow waits until the server is promoted, has ended, or makes no progress any more.
 func (r *restore) follow(ctx context.Context, srv *server, wal *WALServer) error {

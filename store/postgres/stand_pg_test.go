@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -221,5 +222,16 @@ func startedInto(h *relight.Handle) func(context.Context, relight.Handle) error 
 	return func(_ context.Context, got relight.Handle) error {
 		*h = got
 		return nil
+	}
+}
+
+// onEachMajor runs a test with each major version, side by side.
+func onEachMajor(t *testing.T, test func(t *testing.T, major int)) {
+	t.Helper()
+	for _, major := range pgtest.Majors {
+		t.Run(strconv.Itoa(major), func(t *testing.T) {
+			t.Parallel()
+			test(t, major)
+		})
 	}
 }

@@ -118,64 +118,65 @@ func still(t *testing.T, done <-chan struct{}) {
 
 // The server and the receiver die at once, in the middle of commits; the data directory is lost. Whatever was acknowledged is there.
 func TestSynchronousLosesNoAcknowledgedCommit(t *testing.T) {
-	for _, mode := range []string{"repository", "spool"} {
-		t.Run(mode, func(t *testing.T) {
-			t.Parallel()
-			srv := pgtest.New(t, "--wal-segsize=1")
-			srv.Start("fsync=on", "checkpoint_timeout=1h", "max_wal_size=1GB")
-			dir := pgtest.Root(t)
-			_, id := fileRepository(t, dir)
-			child := startSyncReceiver(t, srv, dir, mode)
-			bank := &pgtest.Bank{Accounts: 50, Balance: 1000}
-			bank.Create(t, srv)
-			srv.Exec("create table t (id int)")
-			awaitArmed(t, srv)
-			st := standOverFiles(t, srv, dir)
-			if mode == "repository" {
-				st.backup()
-			} else {
-				srv.Exec("select pg_switch_wal()") // whole segments are shipped
-				st.backupWhile(func() { srv.Exec("insert into t values (0)", "select pg_switch_wal()") })
-			}
-			run(t, bank, srv, 100)
-			child.kill()
-			waiting := commits(srv)
-			awaitWaiting(t, srv)
-			still(t, waiting)
-			child = startSyncReceiver(t, srv, dir, mode)
-			<-waiting
-			ctx, cancel := context.WithCancel(t.Context())
-			var load sync.WaitGroup
-			load.Go(func() { bank.Run(ctx, srv.DSN("postgres"), 4) })
-			want := bank.Count() + 150
-			eventually(t, "more transfers", func() bool { return bank.Count() >= want })
-			srv.Kill()
-			child.kill()
-			cancel()
-			load.Wait()
-			check(t, os.RemoveAll(srv.Dir))
-			if mode == "repository" {
-				check(t, os.RemoveAll(filepath.Join(dir, "spool")))
-			} else {
-				shipSpool(t, srv, dir)
-			}
-			keys, err := repo.Unlock(t.Context(), st.meta.Storage(), id)
-			check(t, err)
-			m, err := repo.Open(t.Context(), st.meta.Storage(), keys, repo.Options{Name: "vault"})
-			check(t, err)
-			r, err := m.Reader()
-			check(t, err)
-			into := filepath.Join(srv.Root, "again")
-			_, err = st.store.Restore(t.Context(), r, point(relight.RecoveryTarget{Kind: relight.TargetLatest}), store.Target{Directory: into}, store.RestoreOptions{})
-			check(t, err)
-			again := pgtest.At(t, pgtest.Root(t), into)
-			again.Start()
-			if lost := bank.Missing(t, again.DSN("postgres")); len(lost) > 0 {
-				t.Errorf("lost %d of %d acknowledged transfers", len(lost), bank.Count())
-			}
-			t.Logf("%d transfers acknowledged, all there", bank.Count())
-		})
-	}
+	onEachMajor(t, func(t *testing.T, major int) {
+		for _, mode := range []string{"repository", "spool"} {
+			t.Run(mode, func(t *testing.T) {
+				srv := pgtest.NewMajor(t, major, "--wal-segsize=1")
+				srv.Start("fsync=on", "checkpoint_timeout=1h", "max_wal_size=1GB")
+				dir := pgtest.Root(t)
+				_, id := fileRepository(t, dir)
+				child := startSyncReceiver(t, srv, dir, mode)
+				bank := &pgtest.Bank{Accounts: 50, Balance: 1000}
+				bank.Create(t, srv)
+				srv.Exec("create table t (id int)")
+				awaitArmed(t, srv)
+				st := standOverFiles(t, srv, dir)
+				if mode == "repository" {
+					st.backup()
+				} else {
+					srv.Exec("select pg_switch_wal()") // whole segments are shipped
+					st.backupWhile(func() { srv.Exec("insert into t values (0)", "select pg_switch_wal()") })
+				}
+				run(t, bank, srv, 100)
+				child.kill()
+				waiting := commits(srv)
+				awaitWaiting(t, srv)
+				still(t, waiting)
+				child = startSyncReceiver(t, srv, dir, mode)
+				<-waiting
+				ctx, cancel := context.WithCancel(t.Context())
+				var load sync.WaitGroup
+				load.Go(func() { bank.Run(ctx, srv.DSN("postgres"), 4) })
+				want := bank.Count() + 150
+				eventually(t, "more transfers", func() bool { return bank.Count() >= want })
+				srv.Kill()
+				child.kill()
+				cancel()
+				load.Wait()
+				check(t, os.RemoveAll(srv.Dir))
+				if mode == "repository" {
+					check(t, os.RemoveAll(filepath.Join(dir, "spool")))
+				} else {
+					shipSpool(t, srv, dir)
+				}
+				keys, err := repo.Unlock(t.Context(), st.meta.Storage(), id)
+				check(t, err)
+				m, err := repo.Open(t.Context(), st.meta.Storage(), keys, repo.Options{Name: "vault"})
+				check(t, err)
+				r, err := m.Reader()
+				check(t, err)
+				into := filepath.Join(srv.Root, "again")
+				_, err = st.store.Restore(t.Context(), r, point(relight.RecoveryTarget{Kind: relight.TargetLatest}), store.Target{Directory: into}, store.RestoreOptions{})
+				check(t, err)
+				again := pgtest.At(t, pgtest.Root(t), into)
+				again.Start()
+				if lost := bank.Missing(t, again.DSN("postgres")); len(lost) > 0 {
+					t.Errorf("lost %d of %d acknowledged transfers", len(lost), bank.Count())
+				}
+				t.Logf("%d transfers acknowledged, all there", bank.Count())
+			})
+		}
+	})
 }
 
 // standOverFiles is a store with a repository of files that a child follows into.
@@ -238,70 +239,71 @@ func shipSpool(t *testing.T, srv *pgtest.Server, dir string) {
 
 // A receiver that is dead cannot degrade: the guard does, on record, and the next receiver arms again.
 func TestSynchronousDegradesOnRecordAndArmsAgain(t *testing.T) {
-	t.Parallel()
-	srv := pgtest.New(t, "--wal-segsize=1")
-	srv.Start()
-	dir := pgtest.Root(t)
-	fileRepository(t, dir)
-	srv.Exec("create table t (id int)")
-	child := startSyncReceiver(t, srv, dir, "degrade")
-	var mu sync.Mutex
-	var record []Degraded
-	broken := errors.New("the journal's disk is full")
-	var orphaned atomic.Bool
-	g := NewGuard(GuardOptions{Store: "main", Conns: []string{srv.DSN("postgres")}, After: time.Second, Now: time.Now, Orphaned: orphaned.Load, Record: func(_ context.Context, d Degraded) error {
-		mu.Lock()
-		defer mu.Unlock()
-		if err := broken; err != nil { // the commits do not wait for the record, and the record is tried again
-			broken = nil
-			return err
+	onEachMajor(t, func(t *testing.T, major int) {
+		srv := pgtest.NewMajor(t, major, "--wal-segsize=1")
+		srv.Start()
+		dir := pgtest.Root(t)
+		fileRepository(t, dir)
+		srv.Exec("create table t (id int)")
+		child := startSyncReceiver(t, srv, dir, "degrade")
+		var mu sync.Mutex
+		var record []Degraded
+		broken := errors.New("the journal's disk is full")
+		var orphaned atomic.Bool
+		g := NewGuard(GuardOptions{Store: "main", Conns: []string{srv.DSN("postgres")}, After: time.Second, Now: time.Now, Orphaned: orphaned.Load, Record: func(_ context.Context, d Degraded) error {
+			mu.Lock()
+			defer mu.Unlock()
+			if err := broken; err != nil { // the commits do not wait for the record, and the record is tried again
+				broken = nil
+				return err
+			}
+			record = append(record, d)
+			return nil
+		}})
+		ended := make(chan error, 1)
+		go func() { ended <- g.Run(t.Context()) }()
+		awaitArmed(t, srv)
+		<-commits(srv)
+		child.kill()
+		waiting := commits(srv)
+		awaitWaiting(t, srv)
+		<-waiting // released
+		recorded := func() int {
+			mu.Lock()
+			defer mu.Unlock()
+			return len(record)
 		}
-		record = append(record, d)
-		return nil
-	}})
-	ended := make(chan error, 1)
-	go func() { ended <- g.Run(t.Context()) }()
-	awaitArmed(t, srv)
-	<-commits(srv)
-	child.kill()
-	waiting := commits(srv)
-	awaitWaiting(t, srv)
-	<-waiting // released
-	recorded := func() int {
-		mu.Lock()
-		defer mu.Unlock()
-		return len(record)
-	}
-	eventually(t, "it is on record", func() bool { return recorded() == 1 })
-	if d := record[0]; d.Store != "main" || d.Unheard == 0 || d.Sessions != 1 || !strings.Contains(d.Why, "no receiver") {
-		t.Errorf("record %+v", d)
-	}
-	if names := srv.Query("show synchronous_standby_names"); names != "" {
-		t.Errorf("the server still waits for %s", names)
-	}
-	degrade := &Synchronous{Repository: true, Degrade: true, DegradeAfter: time.Second}
-	a := newMemSink("a")
-	f := follow(t, ReceiverOptions{Conn: srv.DSN("postgres"), Spool: spoolDir(t), Synchronous: degrade}, a)
-	awaitArmed(t, srv)
-	eventually(t, "the receiver says so", func() bool { return f.position().Synchronous.State == store.SyncArmed && f.noticed(NoticeArmed) })
-	a.setFail(errors.New("the bucket is away")) // the receiver lives, and cannot acknowledge
-	waiting = commits(srv)
-	awaitWaiting(t, srv)
-	<-waiting
-	eventually(t, "a stalled repository is on record too", func() bool { return recorded() == 2 })
-	eventually(t, "and an alarm", func() bool {
-		p := f.position()
-		return p.Synchronous.State == store.SyncDegraded && strings.Contains(p.Alarm, "degraded")
+		eventually(t, "it is on record", func() bool { return recorded() == 1 })
+		if d := record[0]; d.Store != "main" || d.Unheard == 0 || d.Sessions != 1 || !strings.Contains(d.Why, "no receiver") {
+			t.Errorf("record %+v", d)
+		}
+		if names := srv.Query("show synchronous_standby_names"); names != "" {
+			t.Errorf("the server still waits for %s", names)
+		}
+		degrade := &Synchronous{Repository: true, Degrade: true, DegradeAfter: time.Second}
+		a := newMemSink("a")
+		f := follow(t, ReceiverOptions{Conn: srv.DSN("postgres"), Spool: spoolDir(t), Synchronous: degrade}, a)
+		awaitArmed(t, srv)
+		eventually(t, "the receiver says so", func() bool { return f.position().Synchronous.State == store.SyncArmed && f.noticed(NoticeArmed) })
+		a.setFail(errors.New("the bucket is away")) // the receiver lives, and cannot acknowledge
+		waiting = commits(srv)
+		awaitWaiting(t, srv)
+		<-waiting
+		eventually(t, "a stalled repository is on record too", func() bool { return recorded() == 2 })
+		eventually(t, "and an alarm", func() bool {
+			p := f.position()
+			return p.Synchronous.State == store.SyncDegraded && strings.Contains(p.Alarm, "degraded")
+		})
+		a.setFail(nil)
+		awaitArmed(t, srv)
+		eventually(t, "the alarm is over", func() bool { p := f.position(); return p.Synchronous.State == store.SyncArmed && p.Alarm == "" })
+		<-commits(srv)
+		check(t, f.stop())
+		if !f.noticed(NoticeReleased) || srv.Query("show synchronous_standby_names") != "" {
+			t.Error("an orderly stop leaves the server waiting")
+		}
+		<-commits(srv)
+		orphaned.Store(true)
+		check(t, <-ended)
 	})
-	a.setFail(nil)
-	awaitArmed(t, srv)
-	eventually(t, "the alarm is over", func() bool { p := f.position(); return p.Synchronous.State == store.SyncArmed && p.Alarm == "" })
-	<-commits(srv)
-	check(t, f.stop())
-	if !f.noticed(NoticeReleased) || srv.Query("show synchronous_standby_names") != "" {
-		t.Error("an orderly stop leaves the server waiting")
-	}
-	<-commits(srv)
-	orphaned.Store(true)
-	check(t, <-ended)
 }

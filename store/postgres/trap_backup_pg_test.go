@@ -11,7 +11,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -137,19 +136,15 @@ func TestTrap04BackupWithoutItsWALDurableFails(t *testing.T) {
 
 // The server's own pg_basebackup is the measure of what belongs into a backup.
 func TestTrap05ListIsExactlyTheServers(t *testing.T) {
-	t.Parallel()
-	for _, major := range pgtest.Majors {
-		t.Run(strconv.Itoa(major), func(t *testing.T) {
-			t.Parallel()
-			srv := pgtest.NewMajor(t, major, "--wal-segsize=1")
-			settings := []string{"autovacuum=off"}
-			if major >= 17 {
-				settings = append(settings, "summarize_wal=on")
-			}
-			srv.Start(settings...)
-			trap05(t, standOver(t, srv))
-		})
-	}
+	onEachMajor(t, func(t *testing.T, major int) {
+		srv := pgtest.NewMajor(t, major, "--wal-segsize=1")
+		settings := []string{"autovacuum=off"}
+		if major >= 17 {
+			settings = append(settings, "summarize_wal=on")
+		}
+		srv.Start(settings...)
+		trap05(t, standOver(t, srv))
+	})
 }
 
 func trap05(t *testing.T, st *pgStand) {

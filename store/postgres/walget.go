@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -37,10 +38,12 @@ type WALServerOptions struct {
 	System     relight.SystemID
 	Overlays   []string // directories with segments of the server itself: salvaged pg_wal, the receiver's spool
 	Socket     string   // where to listen; the directory exists
-	CacheDir   string   // for segments fetched ahead; not inside pg_wal. It is made, and removed at the end
-	CacheBytes int64    // how much is fetched ahead; 0: 256 MiB
-	Workers    int      // parallel fetches ahead; 0: 4
-	Attempts   int      // to read an object before the server is told that it failed; 0: 4
+	CacheDir   string   // for segments fetched ahead; not inside pg_wal. It is made, and removed at the end; what a dead server left in it is removed first
+	// Own gives a directory or file to the recovering server's user, so that its restore_command can take files out of CacheDir; nil: it is the same user.
+	Own        func(path string) error
+	CacheBytes int64 // how much is fetched ahead; 0: 256 MiB
+	Workers    int   // parallel fetches ahead; 0: 4
+	Attempts   int   // to read an object before the server is told that it failed; 0: 4
 	Wait       func(ctx context.Context, d time.Duration) error
 	Log        *slog.Logger
 }
@@ -74,6 +77,9 @@ func NewWALServer(ctx context.Context, o WALServerOptions) (*WALServer, error) {
 	if o.Attempts == 0 {
 		o.Attempts = 4
 	}
+	if o.Own == nil {
+		o.Own = func(string) error { return nil }
+	}
 	if o.Wait == nil {
 		o.Wait = sleepFor
 	}
@@ -81,7 +87,8 @@ func NewWALServer(ctx context.Context, o WALServerOptions) (*WALServer, error) {
 	if _, err := s.refresh(ctx); err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(o.CacheDir, 0o700); err != nil {
+	// A server takes what it finds there unasked: nothing of another recovery must lie there.
+	if err := errors.Join(os.RemoveAll(o.CacheDir), os.MkdirAll(o.CacheDir, 0o700), o.Own(o.CacheDir)); err != nil {
 		return nil, fmt.Errorf("make the cache of WAL segments: %w", err)
 	}
 	_ = os.Remove(o.Socket) // of a server that died; a live one still holds its own file open
@@ -93,7 +100,7 @@ func NewWALServer(ctx context.Context, o WALServerOptions) (*WALServer, error) {
 		return nil, errors.Join(err, l.Close())
 	}
 	s.listener = l
-	s.cache = newWALCache(o.CacheDir)
+	s.cache = newWALCache(o.CacheDir, o.Own)
 	return s, nil
 }
 
@@ -123,6 +130,7 @@ func (s *WALServer) Serve(ctx context.Context) error {
 	for range s.o.Workers {
 		group.Go(func() { s.fetchAhead(ctx, ahead) })
 	}
+	group.Go(func() { s.watch(ctx, ahead) })
 	var err error
 	for {
 		var conn net.Conn
@@ -174,22 +182,22 @@ type walRequest struct{ name string }
 // errAbsent is the proof that a file does not exist.
 var errAbsent = errors.New("absent")
 
-// fetch finds a file: its bytes in a file of the cache, or errAbsent, or the reason why it could not be found out.
-func (s *WALServer) fetch(ctx context.Context, name string) (path string, err error) {
+// fetch brings a file into the cache, or gives errAbsent, or the reason why it could not be found out.
+func (s *WALServer) fetch(ctx context.Context, name string) (err error) {
 	if strings.ContainsRune(name, filepath.Separator) || name == "" || len(name) > 128 {
-		return "", fmt.Errorf("%q is not the name of a WAL file", name)
+		return fmt.Errorf("%q is not the name of a WAL file", name)
 	}
 	c := s.current()
 	if !c.has(name) {
 		if c, err = s.refresh(ctx); err != nil {
-			return "", err
+			return err
 		}
 	}
 	if !c.has(name) {
 		if why := c.impossible(name); why != "" {
-			return "", fmt.Errorf("%s is missing: %s", name, why)
+			return fmt.Errorf("%s is missing: %s", name, why)
 		}
-		return "", errAbsent
+		return errAbsent
 	}
 	return s.cache.get(ctx, name, func(w io.Writer) error { return s.copy(ctx, c, name, w) })
 }
@@ -243,4 +251,19 @@ func (c *countingWriter) Write(p []byte) (int, error) {
 	n, err := c.w.Write(p)
 	c.n += int64(n)
 	return n, err
+}
+
+// RestoreCommand is what a recovering server on this host is to run, by a shell in its data directory. It takes a file that is ready out of the cache by
+// itself, which costs a server that waits a rename instead of a program's start, and asks with walGet for every other. That alone can say "absent".
+func (s *WALServer) RestoreCommand(walGet []string) string {
+	var words []string
+	for _, w := range append(slices.Clone(walGet), s.o.Socket) {
+		words = append(words, restoreWord(w))
+	}
+	return fmt.Sprintf(`mv -f %s/"%%f" "%%p" 2>/dev/null || exec %s "%%f" "%%p"`, restoreWord(s.o.CacheDir), strings.Join(words, " "))
+}
+
+// restoreWord quotes for the shell, and for the server, to which % begins a placeholder.
+func restoreWord(s string) string {
+	return "'" + strings.ReplaceAll(strings.ReplaceAll(s, "'", `'\''`), "%", "%%") + "'"
 }

@@ -82,7 +82,7 @@ func recoverWith(t *testing.T, s *pgtest.Server, m *memSink, root, base, self, b
 	}}
 	socket := filepath.Join(work, "wal")
 	server, err := NewWALServer(t.Context(), WALServerOptions{Repository: memRepository{sink: m, key: r.key}, Store: "main", System: m.system, Socket: socket,
-		CacheDir: filepath.Join(work, "cache"), Log: slog.New(slog.DiscardHandler), Wait: func(context.Context, time.Duration) error { return nil }})
+		CacheDir: filepath.Join(work, "cache"), Own: s.Own, Log: slog.New(slog.DiscardHandler), Wait: func(context.Context, time.Duration) error { return nil }})
 	check(t, err)
 	server.o.Repository = r // it was well when recovery began
 	ctx, cancel := context.WithCancel(t.Context())
@@ -90,7 +90,7 @@ func recoverWith(t *testing.T, s *pgtest.Server, m *memSink, root, base, self, b
 	go func() { done <- server.Serve(ctx) }()
 	defer func() { cancel(); check(t, <-done) }()
 	pg := s.Command(ctx, "postgres", "-D", dir, "-c", "listen_addresses=", "-c", "unix_socket_directories="+work, "-c", "port=5433", "-c", "fsync=off",
-		"-c", fmt.Sprintf("restore_command=%s -test.run=^TestHelperWALGet$ -- %s %%f %%p", self, socket))
+		"-c", "restore_command="+server.RestoreCommand([]string{self, "-test.run=^TestHelperWALGet$", "--"}))
 	ended := make(chan struct{})
 	check(t, pg.Start())
 	go func() {

@@ -44,14 +44,15 @@ func (s *WALServer) answer(ctx context.Context, conn net.Conn, ahead chan<- walR
 	if err != nil || !ok || verb != askFile && verb != askBytes {
 		return
 	}
-	path, err := s.persist(ctx, name)
+	f, err := s.persist(ctx, name)
 	if err == nil {
 		s.want(name, ahead)
 		send := s.send
 		if verb == askFile {
 			send = s.give
 		}
-		err = send(conn, name, path)
+		err = send(conn, name, f)
+		_ = f.Close()
 	}
 	s.note(name, err)
 	switch {
@@ -64,37 +65,35 @@ func (s *WALServer) answer(ctx context.Context, conn net.Conn, ahead chan<- walR
 	}
 }
 
-// persist fetches, and tries again what may be a passing fault.
-func (s *WALServer) persist(ctx context.Context, name string) (string, error) {
+// persist opens a file, fetching it where need be, and tries again what may be a passing fault.
+func (s *WALServer) persist(ctx context.Context, name string) (f *os.File, err error) {
 	wait := 100 * time.Millisecond
 	for n := 1; ; n++ {
-		path, err := s.fetch(ctx, name)
+		if err = s.fetch(ctx, name); err == nil {
+			if f, err = s.cache.open(name); errors.Is(err, os.ErrNotExist) && n < s.o.Attempts {
+				continue // the server has taken it, and asks for it once more
+			}
+		}
 		if err == nil || errors.Is(err, errAbsent) || n >= s.o.Attempts || ctx.Err() != nil {
-			return path, err
+			return f, err
 		}
 		s.o.Log.Warn("reading WAL failed", "file", name, "attempt", n, "error", err)
 		if werr := s.o.Wait(ctx, wait); werr != nil {
-			return "", errors.Join(err, werr)
+			return nil, errors.Join(err, werr)
 		}
 		wait = min(4*wait, 5*time.Second)
 	}
 }
 
 // give hands over the cached file itself, open for reading: its bytes need not pass through two processes while a server waits.
-func (s *WALServer) give(conn net.Conn, name, path string) error {
+func (s *WALServer) give(conn net.Conn, name string, f *os.File) error {
 	u, ok := conn.(*net.UnixConn)
 	if !ok {
-		return s.send(conn, name, path)
+		return s.send(conn, name, f)
 	}
-	f, err := os.Open(path)
-	if err != nil {
-		s.cache.forget(name)
-		return fmt.Errorf("open a cached WAL file: %w", err)
-	}
-	defer func() { _ = f.Close() }()
 	info, err := f.Stat()
 	if err != nil {
-		return fmt.Errorf("open a cached WAL file: %w", err)
+		return fmt.Errorf("look at a cached WAL file: %w", err)
 	}
 	// As below, an error cannot be told any more: the client gets the line with the file, or fails.
 	if _, _, err := u.WriteMsgUnix(fmt.Appendf(nil, "%s %d\n", replyFile, info.Size()), syscall.UnixRights(int(f.Fd())), nil); err == nil {
@@ -104,13 +103,7 @@ func (s *WALServer) give(conn net.Conn, name, path string) error {
 }
 
 // send writes the header and the bytes of a cached file.
-func (s *WALServer) send(conn net.Conn, name, path string) error {
-	f, err := os.Open(path)
-	if err != nil {
-		s.cache.forget(name)
-		return fmt.Errorf("open a cached WAL file: %w", err)
-	}
-	defer func() { _ = f.Close() }()
+func (s *WALServer) send(conn net.Conn, name string, f *os.File) error {
 	h := blake3.New()
 	size, err := io.Copy(h, f)
 	if err == nil {
@@ -157,9 +150,22 @@ func (s *WALServer) fetchAhead(ctx context.Context, ahead <-chan walRequest) {
 			if s.cache.has(r.name) {
 				continue
 			}
-			if _, err := s.fetch(ctx, r.name); err != nil && ctx.Err() == nil {
+			if err := s.fetch(ctx, r.name); err != nil && ctx.Err() == nil {
 				s.o.Log.Debug("fetching WAL ahead failed", "file", r.name, "error", err)
 			}
+		}
+	}
+}
+
+// watchEvery is how often the cache is looked at for files that were taken.
+const watchEvery = 20 * time.Millisecond
+
+// watch notices which files the server took out of the cache by itself, and has the next ones fetched.
+func (s *WALServer) watch(ctx context.Context, ahead chan<- walRequest) {
+	for sleepFor(ctx, watchEvery) == nil {
+		for _, name := range s.cache.taken() {
+			s.note(name, nil)
+			s.want(name, ahead)
 		}
 	}
 }
