@@ -2,7 +2,7 @@
 #
 #   make demo    protect a scratch PostgreSQL, destroy it, recover it, prove it
 #   make test    everything that CI runs: lint, unit tests under the race detector, real servers, crash matrices, budget
-#   make check   build, vet, lint, the rules of the house, unit tests: what to run before a commit
+#   make check   build, lint, the rules of the house, unit tests: what to run before a commit
 #   make bench   relight beside pgBackRest and pg_basebackup; needs root, and mmdebstrap for the first run
 #   make soak    the exhaustive fault runs, for hours
 #
@@ -20,7 +20,7 @@ TAGS    := pg,slow
 export GOFLAGS := $(GOFLAGS) -buildvcs=false -trimpath
 export CGO_ENABLED := 0
 
-.PHONY: demo test check bench microbench soak build lint vet house unit race servers budget setup clean
+.PHONY: demo test check bench microbench soak build lint house unit race servers budget setup clean
 
 demo:
 	@tools/setup.sh demo
@@ -31,18 +31,14 @@ build:
 	go build -buildvcs=$(VCS) -ldflags '-s -w' -o $(BIN) ./cmd/relight
 
 # Everything that CI runs, set-up included.
-test: setup build vet lint race servers budget
+test: setup build lint race servers budget
 
-check: build vet lint house unit
+check: build lint house unit
 
 setup:
 	@tools/setup.sh test
 
-vet:
-	go vet ./...
-	go vet -tags $(TAGS) ./...
-	go -C tools vet ./bench
-
+# What `go vet` looks for is among the linters. So the tests below are not vetted once more, which would look at every dependency again.
 lint: bin/golangci-lint
 	bin/golangci-lint run ./...
 	cd tools && ../bin/golangci-lint run -c ../.golangci.yml ./bench
@@ -51,20 +47,20 @@ bin/golangci-lint: tools/go.mod tools/go.sum
 	go -C tools build -o ../bin/golangci-lint github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 
 house:
-	go test ./internal/house
+	go test -vet=off ./internal/house
 
 unit:
-	go test ./...
-	go -C tools test ./bench
+	go test -vet=off ./...
+	go -C tools test -vet=off ./bench
 
 # The race detector is dear and needs a sample only: with -short properties draw fewer examples, and what is about much data or many processes is left out.
 race:
-	CGO_ENABLED=1 go test -race -short -timeout 15m ./...
-	CGO_ENABLED=1 go -C tools test -race ./bench
+	CGO_ENABLED=1 go test -vet=off -race -short -timeout 15m ./...
+	CGO_ENABLED=1 go -C tools test -vet=off -race ./bench
 
 # Real servers and crash matrices, the longest first. Three packages at a time: each starts servers of its own, and waits for them.
 servers:
-	go test -tags $(TAGS) -timeout 20m -p 3 ./internal/crash ./store/postgres ./repo ./cli ./...
+	go test -vet=off -tags $(TAGS) -timeout 20m -p 3 ./internal/crash ./store/postgres ./repo ./cli ./...
 
 budget: build
 	@tools/budget.sh $(BIN)
@@ -80,7 +76,7 @@ microbench:
 
 soak:
 	@tools/setup.sh test
-	go test -tags $(TAGS),soak -timeout 24h -count=1 -p 1 ./...
+	go test -vet=off -tags $(TAGS),soak -timeout 24h -count=1 -p 1 ./...
 
 clean:
 	rm -rf bin

@@ -137,7 +137,7 @@ var targets = []target{
 	{"incremental backup: repository", "relight", "pgBackRest", true, 0.5},
 	{"restore", "relight", "pgBackRest", false, 1},
 	{"delta restore, 1 % of pages damaged", "relight", "pgBackRest", false, 1.5},
-	{"replay", "relight wal-get", "cp from a local directory", false, 1},
+	{"replay", "relight", "cp from a local directory", false, 1},
 }
 
 func (r *results) judge() {

@@ -61,7 +61,7 @@ func TestJudge(t *testing.T) {
 		{"full backup: repository", "relight", "pgBackRest", 110, 100, 1.1, true},
 		{"full backup: repository", "relight", "pgBackRest", 111, 100, 1.11, false},
 		{"incremental backup: repository", "relight", "pgBackRest", 60, 100, 0.6, false},
-		{"replay", "relight wal-get", "cp from a local directory", 3, 3, 1, true},
+		{"replay", "relight", "cp from a local directory", 3, 3, 1, true},
 	} {
 		r := &results{}
 		r.add("part", c.what, "s", c.mine, c.ours)

@@ -306,10 +306,10 @@ func (b *bench) replayOurs(ctx context.Context, snapshot string) error {
 	if err != nil {
 		return err
 	}
-	b.res.add("replay", "replay", "s", "relight wal-get", r.phase("replay"))
+	b.res.add("replay", "replay", "s", "relight", r.phase("replay"))
 	for _, p := range r.Phases {
 		if p.Name == "replay" {
-			b.res.add("replay", "replayed WAL", "MB", "relight wal-get", float64(p.Bytes)/1e6)
+			b.res.add("replay", "replayed WAL", "MB", "relight", float64(p.Bytes)/1e6)
 		}
 	}
 	return nil
