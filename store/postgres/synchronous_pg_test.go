@@ -307,3 +307,66 @@ func TestSynchronousDegradesOnRecordAndArmsAgain(t *testing.T) {
 		check(t, <-ended)
 	})
 }
+
+// A primary that is lost takes no acknowledged commit along: the one that is promoted has waited for relight from its first commit on, and the guard goes with it.
+func TestSynchronousSurvivesAFailover(t *testing.T) {
+	onEachMajor(t, func(t *testing.T, major int) {
+		primary := pgtest.NewMajor(t, major, "--wal-segsize=1")
+		primary.Start("wal_keep_size=64MB")
+		primary.Exec("create table t (id int)")
+		a := newMemSink("a")
+		o := ReceiverOptions{Conn: primary.DSN("postgres"), Spool: spoolDir(t), Synchronous: &Synchronous{Repository: true, Degrade: true, DegradeAfter: 5 * time.Second}}
+		f := follow(t, o, a)
+		awaitArmed(t, primary)
+		check(t, f.stop()) // which releases: the standby is a copy of a server that waits
+		primary.Exec("alter system set synchronous_standby_names = 'relight_main'", "select pg_reload_conf()")
+		standby := newStandby(t, primary, "wal_keep_size=64MB")
+		o.Peers = []string{standby.DSN("postgres")}
+		f = follow(t, o, a)
+		awaitArmed(t, primary)
+		var mu sync.Mutex
+		var record []Degraded
+		recorded := func() int {
+			mu.Lock()
+			defer mu.Unlock()
+			return len(record)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		g := NewGuard(GuardOptions{Store: "main", Conns: append([]string{o.Conn}, o.Peers...), After: o.Synchronous.DegradeAfter, Now: time.Now,
+			Record: func(_ context.Context, d Degraded) error {
+				mu.Lock()
+				defer mu.Unlock()
+				record = append(record, d)
+				return nil
+			}})
+		go func() { ended <- g.Run(ctx) }()
+		<-commits(primary)
+		caughtUp(t, standby, currentLSN(t, primary))
+		primary.Kill()
+		standby.Exec("select pg_promote()")
+		awaitArmed(t, standby)
+		<-commits(standby)
+		to := currentLSN(t, standby)
+		if _, err := a.bytes(2, to-1, to); err != nil {
+			t.Errorf("a commit of the new primary was acknowledged, and the repository does not hold it: %v", err)
+		}
+		before := recorded() // none, unless the machine is very slow
+		a.setFail(errors.New("the bucket is away"))
+		waiting := commits(standby)
+		awaitWaiting(t, standby)
+		<-waiting
+		eventually(t, "the guard released the new primary's commits", func() bool { return recorded() > before })
+		a.setFail(nil)
+		awaitArmed(t, standby)
+		if len(a.gaps) > 0 {
+			t.Errorf("gaps %v", a.gaps)
+		}
+		check(t, f.stop())
+		if names := standby.Query("show synchronous_standby_names"); names != "" {
+			t.Errorf("after an orderly stop the server waits for %s", names)
+		}
+		cancel()
+		check(t, <-ended)
+	})
+}
