@@ -102,13 +102,7 @@ func TestTrap03StandbyPromotedDuringItsBackup(t *testing.T) {
 	t.Parallel()
 	primary := pgtest.New(t, "--wal-segsize=1")
 	primary.Start()
-	root := pgtest.Root(t)
-	standby := pgtest.At(t, root, filepath.Join(root, "data"))
-	check(t, os.Chmod(root, 0o777))
-	if out, err := standby.Command(t.Context(), "pg_basebackup", "-D", standby.Dir, "-R", "-c", "fast", "-d", primary.DSN("postgres")).CombinedOutput(); err != nil {
-		t.Fatalf("pg_basebackup: %v\n%s", err, out)
-	}
-	standby.Start()
+	standby := newStandby(t, primary)
 	st := standOver(t, standby)
 	var once sync.Once
 	_, err := st.tryBackup(func(*Config) {}, store.BackupOptions{Progress: func(relight.Progress) {
@@ -120,6 +114,34 @@ func TestTrap03StandbyPromotedDuringItsBackup(t *testing.T) {
 	if snaps, err := st.meta.Snapshots(t.Context(), "main"); err != nil || len(snaps) != 0 {
 		t.Errorf("snapshots %v, %v", snaps, err)
 	}
+}
+
+// A standby goes over to the timeline of a new primary in the middle of its backup: what is needed to make it consistent lies on two timelines.
+func TestTrap03StandbyThatChangesItsTimelineDuringItsBackup(t *testing.T) {
+	onEachMajor(t, func(t *testing.T, major int) {
+		primary := pgtest.NewMajor(t, major, "--wal-segsize=1")
+		primary.Start("wal_keep_size=64MB")
+		primary.Exec("create table t (i int)")
+		next, standby := newStandby(t, primary, "wal_keep_size=64MB"), newStandby(t, primary)
+		st := standOver(t, standby)
+		var once sync.Once
+		_, err := st.tryBackup(func(*Config) {}, store.BackupOptions{Progress: func(relight.Progress) {
+			once.Do(func() {
+				next.Exec("select pg_promote()", "insert into t select generate_series(1, 10000)")
+				standby.Exec("alter system set primary_conninfo = '"+next.DSN("postgres")+"'", "select pg_reload_conf()")
+				caughtUp(t, standby, currentLSN(t, next))
+				next.Exec("checkpoint")
+				caughtUp(t, standby, currentLSN(t, next))
+				standby.Exec("checkpoint") // a restart point: what was replayed is on disk, and its end on record
+			})
+		}})
+		if err == nil || !strings.Contains(err.Error(), "timeline 1 to 2") || relight.HintOf(err) == "" {
+			t.Errorf("backup of a standby that changed its timeline meanwhile: %v", err)
+		}
+		if snaps, err := st.meta.Snapshots(t.Context(), "main"); err != nil || len(snaps) != 0 {
+			t.Errorf("snapshots %v, %v", snaps, err)
+		}
+	})
 }
 
 func TestTrap04BackupWithoutItsWALDurableFails(t *testing.T) {
