@@ -4,11 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
+	"syscall"
 
 	"github.com/toolboxai/relight"
 	"github.com/toolboxai/relight/action"
+	"github.com/toolboxai/relight/host"
 )
 
 type adoptInput struct {
@@ -141,10 +142,11 @@ func (d adoption) moveSpool() error {
 	if err != nil {
 		return err
 	}
-	if err := os.Rename(d.c.Store.c.Spool, d.aside()); err != nil {
-		return errors.Join(fmt.Errorf("set the spool aside: %w", err), s.close())
+	err = host.Move(d.c.Store.c.Spool, d.aside())
+	if errors.Is(err, syscall.EBUSY) {
+		err = d.c.Store.fail("adopt the cluster of", relight.CodeFailed, "move what lies in it to another place by hand, keep it, and adopt again", "the spool %s is a mount point, and cannot be set aside: %w", s.dir, err)
 	}
-	return s.close()
+	return errors.Join(err, s.close())
 }
 
 func (a *actions) probeAdopt(ctx context.Context, _ action.Env, in adoptInput) (action.Probed, error) {
