@@ -151,7 +151,7 @@ func (r *Receiver) controlOnce(ctx context.Context, c *controlConn, n int, moved
 	} else if ok {
 		r.tape.observe(s)
 	}
-	if least, ok := r.tape.least(); ok && least > *moved {
+	if least, ok := r.tape.forgettable(); ok && least > *moved {
 		slot, err := c.slot(ctx, r.o.Slot)
 		if err != nil {
 			return err

@@ -70,6 +70,60 @@ func TestTrap15SpoolLostTooIsAnnouncedFromTheRepositorysEnd(t *testing.T) {
 	sameAsServer(t, s, a, 1, 1<<20, to)
 }
 
+// A spool that is older than the repository, as after a receiver that was killed while it was given WAL once more: what the server has removed since is no
+// gap, because the repository holds it.
+func TestSpoolBehindTheRepositoryIsNoGap(t *testing.T) {
+	s := pgtest.New(t, "--wal-segsize=1")
+	s.Start("max_wal_size=2MB", "min_wal_size=2MB", "wal_keep_size=0")
+	a := newMemSink("a")
+	spool := spoolDir(t)
+	older := spool + ".older"
+	o := ReceiverOptions{Conn: s.DSN("postgres"), Spool: spool}
+	f := follow(t, o, a)
+	s.Exec("create table t (id int, v text)")
+	first := f.flush(s)
+	check(t, f.stop())
+	check(t, os.CopyFS(older, os.DirFS(spool)))
+	f = follow(t, o, a)
+	s.Exec("insert into t select g, repeat('x', 500) from generate_series(1, 20000) g")
+	to := f.flush(s)
+	eventually(t, "the slot moves", func() bool { return restartLSN(t, s) >= to })
+	check(t, f.stop())
+	check(t, errors.Join(os.RemoveAll(spool), os.Rename(older, spool)))
+	s.Exec("checkpoint", "select pg_switch_wal()", "checkpoint")
+	if n := s.Query("select count(*) from pg_ls_waldir() where name = $1", walfile.SegmentName(1, walfile.SegmentStart(first, 1<<20), 1<<20)); n != "0" {
+		t.Fatal("the server still has the WAL that the spool lacks: this shows nothing")
+	}
+	f = follow(t, o, a)
+	s.Exec("insert into t values (1, 'afterwards')")
+	end := f.flush(s)
+	if len(a.gaps) > 0 || f.noticed(NoticeNeedBase) {
+		t.Errorf("gaps %+v", a.gaps)
+	}
+	if _, err := a.bytes(1, walfile.SegmentStart(first, 1<<20), end); err != nil {
+		t.Error(err)
+	}
+}
+
+// A receiver that is given WAL once more keeps the server from removing it, although every repository holds it already.
+func TestSlotWaitsForWhatIsStreamedOnceMore(t *testing.T) {
+	tape := newTape()
+	tape.reset(2)
+	if _, ok := tape.forgettable(); ok {
+		t.Error("no repository has been asked")
+	}
+	st := newStretch(1, 0x4000000, nil)
+	tape.add(st)
+	tape.enter(0, st, 0x6000000)
+	tape.enter(1, st, 0x5000000)
+	for _, c := range []struct{ synced, want relight.LSN }{{0x4000000, 0x4000000}, {0x4900000, 0x4900000}, {0x5500000, 0x5000000}, {0x7000000, 0x5000000}} {
+		tape.update(func() { st.synced = c.synced })
+		if got, ok := tape.forgettable(); !ok || got != c.want {
+			t.Errorf("streamed up to %s: %s may go, want %s", c.synced, got, c.want)
+		}
+	}
+}
+
 // promote recovers a copy of the server onto the next timeline and starts it in its place.
 func promote(t *testing.T, s *pgtest.Server, f *following, settings ...string) *pgtest.Server {
 	t.Helper()

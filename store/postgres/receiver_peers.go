@@ -185,7 +185,7 @@ func (r *Receiver) keepSlot(ctx context.Context, c *controlConn, m member) (faul
 			return "", err
 		}
 	}
-	least, ok := r.tape.least()
+	least, ok := r.tape.forgettable()
 	if !ok {
 		return "", nil
 	}

@@ -28,7 +28,7 @@ func (r *Receiver) chooseStart(ctx context.Context, conn *replication.Conn, sp *
 		return r.firstStretch(ctx, sp, sinks, path, texts, slot)
 	}
 	if last.removed {
-		return r.behindGap(sp, path, texts, slot, last)
+		return r.behindGap(ctx, sp, sinks, path, texts, slot, last)
 	}
 	branch, ok := walfile.Find(path, last.tl)
 	at := r.tape.view(last, 0).synced
@@ -138,7 +138,7 @@ func (r *Receiver) tip(ctx context.Context, sp *spool, sink repo.Sink, path []wa
 	for i := len(path) - 1; i >= 0; i-- {
 		tip, err := t.Tip(ctx, r.key(sp, path[i].Timeline))
 		if err != nil {
-			r.trouble(repositorySource+sink.Name()+" (start)", err.Error(), r.o.AlarmAfter)
+			r.trouble(repositorySource+sink.Name()+" ("+laneStart+")", err.Error(), r.o.AlarmAfter)
 			return walfile.Branch{}, 0, fmt.Errorf("find where repository %s stopped: %w", sink.Name(), err)
 		}
 		switch {
@@ -152,13 +152,20 @@ func (r *Receiver) tip(ctx context.Context, sp *spool, sink repo.Sink, path []wa
 	return walfile.Branch{}, 0, nil
 }
 
-// behindGap goes on where the server still has WAL, and says what is lost.
-func (r *Receiver) behindGap(sp *spool, path []walfile.Branch, texts map[relight.TimelineID][]byte, slot slotState, last *stretch) (*stretch, error) {
+// behindGap goes on where the server still has WAL, and says what is lost: what neither the spool nor every repository holds.
+func (r *Receiver) behindGap(ctx context.Context, sp *spool, sinks []repo.Sink, path []walfile.Branch, texts map[relight.TimelineID][]byte, slot slotState, last *stretch) (*stretch, error) {
 	branch, ok := walfile.At(path, slot.restart)
 	begin := r.segmentStart(sp, slot.restart)
 	end := max(r.tape.view(last, 0).synced, last.tip)
 	if !ok || begin < last.begin || branch.Timeline == last.tl && begin < r.tape.view(last, 0).synced {
 		return nil, fmt.Errorf("WAL after %s of timeline %d is gone from the server and slot %s does not begin behind it", end, last.tl, r.o.Slot)
+	}
+	if end < begin && branch.Timeline == last.tl {
+		durable, err := r.durable(ctx, sp, sinks, last)
+		if err != nil {
+			return nil, err
+		}
+		end = max(end, durable)
 	}
 	st := newStretch(branch.Timeline, begin, texts)
 	if end < begin {
@@ -171,6 +178,27 @@ func (r *Receiver) behindGap(sp *spool, path []walfile.Branch, texts map[relight
 		r.needBase(*st.gap)
 	}
 	return st, nil
+}
+
+// durable asks every repository that takes WAL how far it holds a stretch. That may be further than the spool: a receiver that died had shipped more, and
+// its successor was given the WAL once more.
+func (r *Receiver) durable(ctx context.Context, sp *spool, sinks []repo.Sink, st *stretch) (relight.LSN, error) {
+	least := walfile.MaxLSN
+	for i, sink := range sinks {
+		if r.tape.refused(i) {
+			continue
+		}
+		lsn, err := sink.Durable(ctx, r.key(sp, st.tl), st.begin)
+		if err != nil {
+			r.trouble(repositorySource+sink.Name()+" ("+laneStart+")", err.Error(), r.o.AlarmAfter)
+			return 0, fmt.Errorf("find what is durable in repository %s: %w", sink.Name(), err)
+		}
+		least = min(least, lsn)
+	}
+	if least == walfile.MaxLSN {
+		return 0, nil
+	}
+	return least, nil
 }
 
 // needBase tells that only a new base backup makes moments after a gap restorable.

@@ -180,6 +180,13 @@ func (t *tape) segment(sink int, st *stretch, end relight.LSN) {
 // kill takes a sink out: nothing is kept in the spool for it any more. The slot still waits for it.
 func (t *tape) kill(sink int) { t.update(func() { t.sinks[sink].dead = true }) }
 
+// refused tells whether a sink was taken out.
+func (t *tape) refused(sink int) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.sinks[sink].dead
+}
+
 // least is the position up to which every repository durably holds WAL; ok is false while one has not been asked.
 func (t *tape) least() (lsn relight.LSN, ok bool) {
 	t.mu.Lock()
@@ -194,6 +201,16 @@ func (t *tape) least() (lsn relight.LSN, ok bool) {
 		}
 	}
 	return lsn, len(t.sinks) > 0
+}
+
+// forgettable is up to where the server need not retain WAL: what every repository holds, but nothing that is still to come from the server, which may
+// be what a repository was given already by a receiver that died.
+func (t *tape) forgettable() (lsn relight.LSN, ok bool) {
+	lsn, ok = t.least()
+	if st := t.last(); ok && st != nil {
+		lsn = min(lsn, t.view(st, 0).synced)
+	}
+	return lsn, ok
 }
 
 // everywhere is up to where every repository durably holds a stretch; 0 while one has not come to it. A repository that refuses this WAL holds
