@@ -16,8 +16,10 @@ import (
 )
 
 // stocked is a repository with something of every kind.
-func stocked(t testing.TB) *shop {
-	s := newShop(t)
+func stocked(t testing.TB) *shop { return stock(newShop(t)) }
+
+func stock(s *shop) *shop {
+	t := s.t
 	m := s.writer(s.s)
 	sink := m.Sink("main")
 	ok(t, putHistory(t.Context(), sink, onTimeline(2), "1\t0/400000\tno recovery target specified\n"))
@@ -103,8 +105,9 @@ func TestMirrorRecoversAlone(t *testing.T) {
 // The copy dies at each operation on the mirror; what is there is whole at any time, and the next copy finishes.
 func TestMirrorDiesAnywhere(t *testing.T) {
 	t.Parallel()
+	shop := stock(newTokenShop(t))
 	for n, last := 1, 2; n <= last; n += everyNth {
-		s, to := stocked(t), mem.New()
+		s, to := shop.again(t), mem.New()
 		f := fault.New(to, fault.At(n, fault.Fault{Effect: fault.DieLate}))
 		_, err := s.mirror(s.s, f)
 		if last = len(f.Ops()) + 1; err == nil && f.Dead() {
@@ -124,8 +127,9 @@ func TestMirrorDiesAnywhere(t *testing.T) {
 // The copy is paused at each operation on the source, and meanwhile a backup is taken, snapshots expire, and are swept.
 func TestMirrorRacesBackupAndPrune(t *testing.T) {
 	t.Parallel()
+	shop := stock(newTokenShop(t))
 	for n, last := 1, 2; n <= last; n += everyNth {
-		s, to := stocked(t), mem.New()
+		s, to := shop.again(t), mem.New()
 		last = interleave(s.s, n, func() {
 			s.mustTake(packEach(), 1, 7)
 			s.mustPrune(3)

@@ -1,8 +1,8 @@
-//go:build slow && !soak && !race
+//go:build (slow || soak) && !race
 
 package repo
 
 const (
-	everyNth  = 3
+	everyNth  = 1
 	everyCase = 1
 )

@@ -3,6 +3,6 @@
 package repo
 
 const (
-	everyNth  = 17 // operation is where the parties of a race change; with the tag slow every third, with soak every one
+	everyNth  = 17 // operation is where the parties of a race change; with the tag slow every one
 	everyCase = 1  // operation of a backup is where it fails
 )

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"slices"
 	"testing"
@@ -27,8 +28,9 @@ func interleave(s blob.Storage, n int, other func(), one func(blob.Storage)) int
 }
 
 // dangerous is a repository in which an expired snapshot holds the very content that the next backup is about to take.
-func dangerous(t testing.TB) *shop {
-	s := newShop(t)
+func dangerous(t testing.TB) *shop { return endangered(newShop(t)) }
+
+func endangered(s *shop) *shop {
 	s.mustTake(packEach(), 1, 2, 3)
 	s.mustTake(packEach(), 4)
 	return s
@@ -38,47 +40,55 @@ func dangerous(t testing.TB) *shop {
 // the backup then commits restores, and so does everything else.
 func TestBackupRacesPrune(t *testing.T) {
 	t.Parallel()
+	shop := endangered(newTokenShop(t))
 	for _, before := range []int{0, 1} { // runs of retention before the backup begins
-		for n, last := 1, 2; n <= last; n += everyNth {
-			s := dangerous(t)
-			s.mustPrune(before)
-			s.clock.add(10 * time.Hour)
-			last = interleave(s.s, n, func() { s.mustPrune(3) }, func(f blob.Storage) {
-				_, err := s.take(t.Context(), s.writer(f), "main", files(1, 2, 3, 5), packEach())
-				if err != nil {
-					t.Fatalf("%d runs before, paused at operation %d: %v", before, n, err)
+		t.Run(fmt.Sprintf("after %d runs of retention", before), func(t *testing.T) {
+			t.Parallel()
+			for n, last := 1, 2; n <= last; n += everyNth {
+				s := shop.again(t)
+				s.mustPrune(before)
+				s.clock.add(10 * time.Hour)
+				last = interleave(s.s, n, func() { s.mustPrune(3) }, func(f blob.Storage) {
+					_, err := s.take(t.Context(), s.writer(f), "main", files(1, 2, 3, 5), packEach())
+					if err != nil {
+						t.Fatalf("paused at operation %d: %v", n, err)
+					}
+				})
+				ids := s.restoreAll("main")
+				s.mustPrune(3)
+				if after := s.restoreAll("main"); len(after) != 1 || after[0] != ids[len(ids)-1] {
+					t.Fatalf("paused at operation %d: %v, and after retention %v", n, ids, after)
 				}
-			})
-			ids := s.restoreAll("main")
-			s.mustPrune(3)
-			if after := s.restoreAll("main"); len(after) != 1 || after[0] != ids[len(ids)-1] {
-				t.Fatalf("%d runs before, paused at operation %d: %v, and after retention %v", before, n, ids, after)
+				s.clean()
 			}
-			s.clean()
-		}
+		})
 	}
 }
 
 // Retention is paused at each of its operations, and a backup runs meanwhile.
 func TestPruneRacesBackup(t *testing.T) {
 	t.Parallel()
+	shop := endangered(newTokenShop(t))
 	for _, before := range []int{0, 1, 2} { // so that marking as well as sweeping is paused
-		for n, last := 1, 2; n <= last; n += everyNth {
-			s := dangerous(t)
-			s.mustPrune(before)
-			var id relight.SnapshotID
-			backup := func() { id = must(s.take(t.Context(), s.writer(s.s), "main", files(1, 2, 3, 5), packEach()))(t) }
-			s.clock.add(10 * time.Hour)
-			last = interleave(s.s, n, backup, func(f blob.Storage) { must(s.prune(f, lastOnly))(t) })
-			if ids := s.restoreAll("main"); id != "" && !slices.Contains(ids, id) {
-				t.Fatalf("paused at operation %d: %s is not among %v", n, id, ids)
+		t.Run(fmt.Sprintf("after %d runs of retention", before), func(t *testing.T) {
+			t.Parallel()
+			for n, last := 1, 2; n <= last; n += everyNth {
+				s := shop.again(t)
+				s.mustPrune(before)
+				var id relight.SnapshotID
+				backup := func() { id = must(s.take(t.Context(), s.writer(s.s), "main", files(1, 2, 3, 5), packEach()))(t) }
+				s.clock.add(10 * time.Hour)
+				last = interleave(s.s, n, backup, func(f blob.Storage) { must(s.prune(f, lastOnly))(t) })
+				if ids := s.restoreAll("main"); id != "" && !slices.Contains(ids, id) {
+					t.Fatalf("paused at operation %d: %s is not among %v", n, id, ids)
+				}
+				s.mustPrune(3)
+				if ids := s.restoreAll("main"); id != "" && !slices.Contains(ids, id) {
+					t.Fatalf("paused at operation %d: %s is not among %v after retention", n, id, ids)
+				}
+				s.clean()
 			}
-			s.mustPrune(3)
-			if ids := s.restoreAll("main"); id != "" && !slices.Contains(ids, id) {
-				t.Fatalf("paused at operation %d: %s is not among %v after retention", n, id, ids)
-			}
-			s.clean()
-		}
+		})
 	}
 }
 
@@ -107,6 +117,7 @@ func TestSlowBackupBlocksTheSweep(t *testing.T) {
 // Incrementals take chunks over without looking them up; their parent is kept while they run, or gone before they begin.
 func TestIncrementalRacesPrune(t *testing.T) {
 	t.Parallel()
+	shop := endangered(newTokenShop(t))
 	same := func(ctx context.Context, m *Meta, parent Manifest) (relight.SnapshotID, error) {
 		w, err := m.NewSnapshot(ctx, "main", SnapshotOptions{Kind: "incremental", Parent: &parent, Workers: 1})
 		if err != nil {
@@ -123,7 +134,7 @@ func TestIncrementalRacesPrune(t *testing.T) {
 	}
 	refused := 0
 	for n, last := 1, 2; n <= last; n += everyNth {
-		s := dangerous(t)
+		s := shop.again(t)
 		m := s.writer(s.s)
 		parent := must(m.Snapshots(t.Context(), "main"))(t)[0]
 		s.clock.add(10 * time.Hour)
@@ -160,13 +171,14 @@ func (allSame) Chunk(_ context.Context, i int64, _ []byte) (int, []Stretch, erro
 // gives other bytes.
 func TestRestoreRacesPrune(t *testing.T) {
 	t.Parallel()
+	shop := endangered(newTokenShop(t))
 	for _, runs := range []int{1, 3} {
 		failed := 0
 		for n, last := 1, 2; n <= last; n += everyNth {
-			s := dangerous(t)
+			s := shop.again(t)
 			man := must(s.recovery(s.s).Snapshots(t.Context(), "main"))(t)[0]
 			last = interleave(s.s, n, func() { s.mustPrune(runs) }, func(f blob.Storage) {
-				m := must(Open(t.Context(), f, must(Unlock(t.Context(), s.s, s.id))(t), s.options()))(t)
+				m := must(Open(t.Context(), f, s.recoveryKeys(), s.options()))(t)
 				r := must(m.Reader())(t)
 				err := m.Entries(t.Context(), man, func(e Entry) error {
 					var b bytes.Buffer
@@ -195,42 +207,47 @@ func TestRestoreRacesPrune(t *testing.T) {
 // The process of retention dies at each of its operations; the next one finishes.
 func TestPruneDiesAnywhere(t *testing.T) {
 	t.Parallel()
+	shop := endangered(newTokenShop(t))
 	for _, before := range []int{0, 1} {
-		for _, e := range []fault.Effect{fault.Die, fault.DieLate} {
-			for n, last := 1, 2; n <= last; n += everyNth {
-				s := dangerous(t)
-				s.mustPrune(before)
-				f := fault.New(s.s, fault.At(n, fault.Fault{Effect: e}))
-				m := s.recovery(s.s)
-				m.storage = f
-				s.clock.add(2 * testGrace)
-				_, err := m.Prune(t.Context(), PruneOptions{Policies: map[string][]Policy{"main": {lastOnly}}, Grace: testGrace})
-				last = len(f.Ops()) + 1
-				if f.Dead() == (err == nil) && n < last-3 {
-					t.Fatalf("operation %d: dead %v, error %v", n, f.Dead(), err)
-				}
-				s.restoreAll("main")
-				s.mustPrune(3)
-				if ids := s.restoreAll("main"); len(ids) != 1 {
-					t.Fatalf("died %v at operation %d: %v", e, n, ids)
-				}
-				if rep := s.clean(); rep.Orphans != 0 {
-					t.Fatalf("died %v at operation %d: %d orphans", e, n, rep.Orphans)
-				}
-				if !f.Dead() {
-					break
+		t.Run(fmt.Sprintf("after %d runs of retention", before), func(t *testing.T) {
+			t.Parallel()
+			for _, e := range []fault.Effect{fault.Die, fault.DieLate} {
+				for n, last := 1, 2; n <= last; n += everyNth {
+					s := shop.again(t)
+					s.mustPrune(before)
+					f := fault.New(s.s, fault.At(n, fault.Fault{Effect: e}))
+					m := s.recovery(s.s)
+					m.storage = f
+					s.clock.add(2 * testGrace)
+					_, err := m.Prune(t.Context(), PruneOptions{Policies: map[string][]Policy{"main": {lastOnly}}, Grace: testGrace})
+					last = len(f.Ops()) + 1
+					if f.Dead() == (err == nil) && n < last-3 {
+						t.Fatalf("operation %d: dead %v, error %v", n, f.Dead(), err)
+					}
+					s.restoreAll("main")
+					s.mustPrune(3)
+					if ids := s.restoreAll("main"); len(ids) != 1 {
+						t.Fatalf("died %v at operation %d: %v", e, n, ids)
+					}
+					if rep := s.clean(); rep.Orphans != 0 {
+						t.Fatalf("died %v at operation %d: %d orphans", e, n, rep.Orphans)
+					}
+					if !f.Dead() {
+						break
+					}
 				}
 			}
-		}
+		})
 	}
 }
 
 // The dead are fenced at each operation of a commit: either the snapshot does not count, or it restores.
 func TestFenceRacesCommit(t *testing.T) {
 	t.Parallel()
+	shop := endangered(newTokenShop(t))
 	fenced, won := 0, 0
 	for n, last := 0, 0; n <= last; n += (everyCase + 3) / 4 { // the first without a fence tells how many operations there are
-		s := dangerous(t)
+		s := shop.again(t)
 		m := s.writer(s.s)
 		w := must(m.NewSnapshot(t.Context(), "main", packEach()))(t)
 		for name, b := range files(1, 2, 3) {

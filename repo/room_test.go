@@ -50,7 +50,11 @@ type stand struct {
 	clock *clock
 	id    *age.X25519Identity
 	init  InitResult
+	rings *rings // nil where each party opens its own
 }
+
+// rings are keys that were opened before.
+type rings struct{ writer, recovery *Keyring }
 
 func newStand(t testing.TB) *stand {
 	t.Helper()
@@ -68,13 +72,29 @@ func (st *stand) options() Options {
 // writer opens the repository as the protected host does, through any storage.
 func (st *stand) writer(s blob.Storage) *Meta {
 	st.t.Helper()
-	return must(Open(st.t.Context(), s, must(st.init.Credential.Keyring())(st.t), st.options()))(st.t)
+	return must(Open(st.t.Context(), s, st.writerKeys(), st.options()))(st.t)
+}
+
+func (st *stand) writerKeys() *Keyring {
+	st.t.Helper()
+	if st.rings != nil {
+		return st.rings.writer
+	}
+	return must(st.init.Credential.Keyring())(st.t)
 }
 
 // recovery opens it as the recovery side does.
 func (st *stand) recovery(s blob.Storage) *Meta {
 	st.t.Helper()
-	return must(Open(st.t.Context(), s, must(Unlock(st.t.Context(), st.s, st.id))(st.t), st.options()))(st.t)
+	return must(Open(st.t.Context(), s, st.recoveryKeys(), st.options()))(st.t)
+}
+
+func (st *stand) recoveryKeys() *Keyring {
+	st.t.Helper()
+	if st.rings != nil {
+		return st.rings.recovery
+	}
+	return must(Unlock(st.t.Context(), st.s, st.id))(st.t)
 }
 
 // must ends the test on an error.

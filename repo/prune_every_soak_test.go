@@ -1,8 +1,0 @@
-//go:build soak && !race
-
-package repo
-
-const (
-	everyNth  = 1
-	everyCase = 1
-)
