@@ -2,9 +2,9 @@
 
 package crash_test
 
-// What a CI run covers: every boundary once, a random moment a place, one seed.
+// What a CI run covers: every boundary once, two random moments a place, one seed.
 const (
 	rounds  = 1
 	moments = 2
-	stalls  = false // only at the steps whose effect must not be had twice
+	prompt  = 5 // every fifth event is also answered with a kill as soon as it is printed
 )

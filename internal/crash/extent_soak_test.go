@@ -2,9 +2,9 @@
 
 package crash_test
 
-// What `make soak` covers: every boundary and every stall, many moments, several seeds.
+// What `make soak` covers: every boundary and every event, many moments, several seeds.
 const (
 	rounds  = 5
 	moments = 12
-	stalls  = true
+	prompt  = 1
 )

@@ -68,19 +68,6 @@ func (s *stand) inspect(pid int) (process, bool) {
 	return process{pid: pid, parent: parent, argv: argv}, true
 }
 
-// cpuTicks is the processor time that a process has taken so far; 0 for one that is gone.
-func cpuTicks(pid int) int64 {
-	stat, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
-	_, rest, _ := strings.Cut(string(stat), ") ")
-	fields := strings.Fields(rest)
-	if err != nil || len(fields) < 13 {
-		return 0
-	}
-	user, _ := strconv.ParseInt(fields[11], 10, 64)
-	system, _ := strconv.ParseInt(fields[12], 10, 64)
-	return user + system
-}
-
 // strangers are the processes that are no service's: what a dead relight must not leave.
 func (s *stand) strangers() []process {
 	all := s.processes()

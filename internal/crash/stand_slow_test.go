@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/toolboxai/relight/demo/bank"
 	"github.com/toolboxai/relight/host"
@@ -26,14 +27,14 @@ import (
 // stand is an estate with a protected database that has a ledger outside. It always lies at one place, since an estate names its places; a copy of it as it
 // was when its machine lost power stands beside, and puts it back there for each kill point.
 type stand struct {
-	t      *testing.T
-	home   string
-	bin    string // the server's programs
-	bank   bank.Bank
-	ledger []bank.Transfer
-	struck []string  // files of live relations
-	driver int       // process id of the relight that drives the run under test
-	held   time.Time // every commit acknowledged before it lies in the repository
+	t       *testing.T
+	home    string
+	bin     string // the server's programs
+	bank    bank.Bank
+	ledger  []bank.Transfer
+	struck  []string          // files of live relations
+	started func(*os.Process) // told of the next relight that is watched
+	held    time.Time         // every commit acknowledged before it lies in the repository
 }
 
 func (s *stand) root() string     { return filepath.Join(s.home, "root") }
@@ -220,7 +221,7 @@ func (s *stand) fill() {
 	}
 }
 
-// underLoad lets tellers work until do has ended the server, and reads the ledger of what was acknowledged to them.
+// underLoad lets tellers work until do is done, each coming back whenever its connection is cut, and reads the ledger of what was acknowledged to them.
 func (s *stand) underLoad(do func()) {
 	s.t.Helper()
 	path := filepath.Join(s.home, "ledger.jsonl") // beside the estate: no disaster reaches it
@@ -229,11 +230,21 @@ func (s *stand) underLoad(do func()) {
 		s.t.Fatal(err)
 	}
 	ctx, stop := context.WithCancel(s.t.Context())
-	ended := make(chan error, 1)
-	go func() { ended <- s.bank.Run(ctx, s.dsn("bank"), 3, ledger) }()
+	tellers, ctx := errgroup.WithContext(ctx)
+	for range 3 {
+		tellers.Go(func() error {
+			for ctx.Err() == nil {
+				if err := s.bank.Run(ctx, s.dsn("bank"), 1, ledger); err != nil {
+					return err
+				}
+				time.Sleep(50 * time.Millisecond)
+			}
+			return nil
+		})
+	}
 	do()
 	stop()
-	if err := errors.Join(<-ended, ledger.Close()); err != nil {
+	if err := errors.Join(tellers.Wait(), ledger.Close()); err != nil {
 		s.t.Fatal(err)
 	}
 	if s.ledger, err = bank.ReadLedger(path); err != nil || len(s.ledger) == 0 {
