@@ -93,7 +93,7 @@ func TestPruneRacesBackup(t *testing.T) {
 }
 
 // A backup is under way over whole runs of retention: begun before the marks, committed when they are long ripe.
-func TestSlowBackupBlocksTheSweep(t *testing.T) {
+func TestTrap30SlowBackupBlocksTheSweep(t *testing.T) {
 	t.Parallel()
 	s := dangerous(t)
 	m := s.writer(s.s)

@@ -116,7 +116,7 @@ func TestRetainByCalendar(t *testing.T) {
 }
 
 // Trap: a cluster made anew starts with low LSNs and timeline 1. Its snapshots are the newer ones all the same.
-func TestRetainNeverPrefersTheOlderClusterForItsHigherLSN(t *testing.T) {
+func TestTrap30RetainNeverPrefersTheOlderClusterForItsHigherLSN(t *testing.T) {
 	t.Parallel()
 	old, fresh := relight.SystemID(9_000_000_000_000_000_000), relight.SystemID(1)
 	var h Holdings

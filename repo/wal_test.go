@@ -28,7 +28,7 @@ func readSegment(ctx context.Context, r *Reader, tli, no int) ([]byte, error) {
 	return b.Bytes(), err
 }
 
-func TestSameSegmentTwiceIsNoError(t *testing.T) {
+func TestTrap18SameSegmentTwiceIsNoError(t *testing.T) {
 	t.Parallel()
 	st := newStand(t)
 	s := st.writer(st.s).Sink("main")
@@ -50,7 +50,7 @@ func TestSameSegmentTwiceIsNoError(t *testing.T) {
 	}
 }
 
-func TestAnotherDigestIsAHardStop(t *testing.T) {
+func TestTrap18AnotherDigestIsAHardStop(t *testing.T) {
 	t.Parallel()
 	st := newStand(t)
 	s := st.writer(st.s).Sink("main")
@@ -73,7 +73,7 @@ func TestAnotherDigestIsAHardStop(t *testing.T) {
 	}
 }
 
-func TestAnotherClusterIsAHardStopUntilAdopted(t *testing.T) {
+func TestTrap18AnotherClusterIsAHardStopUntilAdopted(t *testing.T) {
 	t.Parallel()
 	st := newStand(t)
 	m := st.writer(st.s)

@@ -48,7 +48,7 @@ func TestMatrix(t *testing.T) {
 	t.Parallel()
 	for _, v := range []variant{
 		{major: 15, checksums: true, segment: 16, linked: true}, {major: 15, segment: 64},
-		{major: 17, checksums: true, segment: 64, tables: 1000}, {major: 17, segment: 16, linked: true},
+		{major: 17, checksums: true, segment: 64, tables: 10_000}, {major: 17, segment: 16, linked: true},
 	} {
 		t.Run(v.String(), func(t *testing.T) {
 			t.Parallel()

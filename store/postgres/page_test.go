@@ -211,6 +211,20 @@ func TestTrap24RecoverySettingsOfTheSourceAreDropped(t *testing.T) {
 	}
 }
 
+// To pause may promote silently, and to shut down leaves recovery.signal behind: whatever the target, the server is told to promote.
+func TestTrap24EveryTargetPromotes(t *testing.T) {
+	t.Parallel()
+	for _, target := range []relight.RecoveryTarget{
+		{Kind: relight.TargetLatest}, {Kind: relight.TargetImmediate}, {Kind: relight.TargetTime, Time: time.Unix(1e9, 0)},
+		{Kind: relight.TargetLSN, LSN: 0x3000000}, {Kind: relight.TargetXID, XID: 700}, {Kind: relight.TargetName, Name: "before"},
+	} {
+		r := restore{plan: plan{Server: target}}
+		if set := r.targetSettings(); !slices.Contains(set, [2]string{"recovery_target_action", "promote"}) {
+			t.Errorf("%s: %v", target.Kind, set)
+		}
+	}
+}
+
 func FuzzParseControl(f *testing.F) {
 	f.Add(sampleControl(1300))
 	f.Fuzz(func(t *testing.T, b []byte) { _, _ = parseControl(b) })
