@@ -73,12 +73,17 @@ func (s *stand) hung(ctx context.Context) bool {
 	return true
 }
 
-// alterJournal changes the journal behind relight's back.
+// alterJournal changes the journal behind relight's back, which a service may be writing to.
 func (s *stand) alterJournal(ctx context.Context, statements string) {
 	s.t.Helper()
-	if err := s.tryAlter(ctx, statements); err != nil {
-		s.t.Fatalf("alter the journal: %v", err)
+	var err error
+	for range 200 {
+		if err = s.tryAlter(ctx, statements); err == nil {
+			return
+		}
+		time.Sleep(20 * time.Millisecond)
 	}
+	s.t.Fatalf("alter the journal: %v", err)
 }
 
 // tryAlter does so in one transaction, and does not wait long.
