@@ -131,6 +131,9 @@ func fullDue(all []repo.Manifest, every time.Duration, now time.Time) string {
 		if man.Kind != kindFull {
 			continue
 		}
+		if man.Damaged {
+			return "what was read last of the newest full one, " + string(man.ID) + ", is damaged"
+		}
 		if age := now.Sub(man.Finished); age >= every {
 			return "the newest full one is " + age.Round(time.Second).String() + " old"
 		}

@@ -17,6 +17,7 @@ func TestFullBackupIsDueByAge(t *testing.T) {
 	taken := func(kind string, ago time.Duration) repo.Manifest {
 		return repo.Manifest{Snapshot: relight.Snapshot{Kind: kind, Finished: now.Add(-ago)}}
 	}
+	damaged := func(m repo.Manifest) repo.Manifest { m.Damaged = true; return m }
 	const week = 7 * 24 * time.Hour
 	for name, c := range map[string]struct {
 		all []repo.Manifest
@@ -26,6 +27,8 @@ func TestFullBackupIsDueByAge(t *testing.T) {
 		"only incremental ones":        {[]repo.Manifest{taken("incremental", time.Hour)}, "none yet"},
 		"young":                        {[]repo.Manifest{taken("full", week-time.Second), taken("incremental", time.Hour), taken("restore-point", time.Minute)}, ""},
 		"old, behind incremental ones": {[]repo.Manifest{taken("full", week), taken("incremental", time.Hour)}, "168h0m0s old"},
+		"damaged":                      {[]repo.Manifest{taken("full", 2*time.Hour), damaged(taken("full", time.Hour))}, "is damaged"},
+		"a damaged one before":         {[]repo.Manifest{damaged(taken("full", 2*time.Hour)), taken("full", time.Hour)}, ""},
 		"the newest counts":            {[]repo.Manifest{taken("full", 2*week), taken("full", time.Hour)}, ""},
 	} {
 		if got := fullDue(c.all, week, now); (got == "") != (c.why == "") || !strings.Contains(got, c.why) {

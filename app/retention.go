@@ -190,7 +190,7 @@ func (a *App) copyRepository(ctx context.Context, env action.Env, in copyInput) 
 	if len(out.Damaged) > 0 || len(out.Withheld) > 0 {
 		return out, &relight.Error{Op: "copy", Subject: m.Name(), Code: relight.CodeVerification,
 			Err:  errors.New("something of the repository is damaged and was left out: " + strings.Join(append(out.Damaged, out.Withheld...), "; ")),
-			Hint: "`relight repo check` says what is untouched; a new full backup stores again what is missing"}
+			Hint: "`relight repo check` says what is untouched; the next backup stores again what is missing, and what a check found damaged"}
 	}
 	return out, nil
 }

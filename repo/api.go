@@ -35,6 +35,8 @@ type Manifest struct {
 	Tree    []ChunkID `json:"tree"` // metadata chunks whose joined bytes are the entries, one JSON line each, in path order
 	Packs   int       `json:"packs"`
 	Entries int64     `json:"entries"`
+
+	Damaged bool `json:"-"` // what was read last of it was damaged, says the evidence
 }
 
 // WALKey places one WAL object: a store's cluster and timeline.

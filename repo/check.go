@@ -52,26 +52,31 @@ type Report struct {
 	Skipped   []string             `json:"skipped,omitempty"`
 }
 
+// packRemains is what can still be had although a pack is damaged or gone.
+const packRemains = "snapshots that do not need it, named at the end; the next backup stores again what it needs of it"
+
 // checking is one check under way. Phases run one after the other.
 type checking struct {
-	m      *Meta
-	r      *Reader // nil without a data identity
-	fn     func(Finding)
-	rep    Report
-	x      *chunkIndex
-	mans   []Manifest
-	bad    map[packID]string // damaged packs, and what is wrong
-	badIDs map[ChunkID]bool  // damaged chunks in packs that are otherwise whole
-	hurt   map[relight.SnapshotID][]string
-	used   map[packID]bool // packs that a snapshot needs
-	buf    []byte
+	m       *Meta
+	r       *Reader // nil without a data identity
+	fn      func(Finding)
+	rep     Report
+	x       *chunkIndex
+	mans    []Manifest
+	bad     map[packID]string // damaged packs, and what is wrong
+	badIDs  map[ChunkID]bool  // damaged chunks that no other pack has
+	hurt    map[relight.SnapshotID][]string
+	used    map[packID]bool // packs that a snapshot needs
+	spoiled []string        // damaged packs that are there
+	buf     []byte
 
 	refusedMans []string // manifests that do not count
 }
 
 // Check looks at everything in the repository: descriptor, keys, indexes, every pack's bytes, manifests, trees and
 // maps, WAL, and the records. With r it also opens every chunk and every WAL body. Each finding goes to fn; an
-// error means that the check itself could not go on.
+// error means that the check itself could not go on. Damaged packs, and with r damaged snapshots, are put on record where the keys at hand can sign, so that
+// the next backup stores again what it has of them.
 func (m *Meta) Check(ctx context.Context, r *Reader, fn func(Finding)) (Report, error) {
 	c := &checking{m: m, r: r, fn: fn, bad: map[packID]string{}, badIDs: map[ChunkID]bool{}, hurt: map[relight.SnapshotID][]string{}, used: map[packID]bool{}, buf: make([]byte, 256<<10)}
 	if r == nil {
@@ -83,6 +88,7 @@ func (m *Meta) Check(ctx context.Context, r *Reader, fn func(Finding)) (Report, 
 		}
 	}
 	c.conclude()
+	c.remember(ctx)
 	return c.rep, nil
 }
 
@@ -123,12 +129,12 @@ func (c *checking) indexes(ctx context.Context) error {
 	c.rep.Indexes = len(c.x.st.objects)
 	for _, name := range slices.Sorted(maps.Keys(c.x.broken)) {
 		c.find(Finding{Severity: SeverityError, Object: name, What: c.x.broken[name].Error(),
-			Remains: "snapshots whose chunks other indexes name; the next full backup stores again what is missing"})
+			Remains: "snapshots whose chunks other indexes name; the next backup stores again what is missing"})
 	}
 	for i, p := range c.x.st.packs {
 		if !c.x.there[i] {
 			c.bad[p.id] = "it is missing, or has another size than its index says"
-			c.find(Finding{Severity: SeverityError, Object: p.name(), What: c.bad[p.id], Remains: "snapshots that do not need it, named at the end"})
+			c.find(Finding{Severity: SeverityError, Object: p.name(), What: c.bad[p.id], Remains: packRemains})
 		}
 	}
 	return nil
@@ -159,8 +165,10 @@ func (c *checking) packs(ctx context.Context) error {
 			c.bad[id] = "its bytes do not match its name"
 			if err != nil {
 				c.bad[id] = "it vanished while it was read"
+			} else {
+				c.spoiled = append(c.spoiled, i.Name)
 			}
-			c.find(Finding{Severity: SeverityError, Object: i.Name, What: c.bad[id], Remains: "snapshots that do not need it, named at the end"})
+			c.find(Finding{Severity: SeverityError, Object: i.Name, What: c.bad[id], Remains: packRemains})
 		}
 	}
 	return nil
@@ -207,24 +215,25 @@ func (c *checking) chunks(ctx context.Context) error {
 
 func (c *checking) readChunks(ctx context.Context, places *places, sorter *rowSorter) error {
 	lost := map[string]int{}
-	err := readPlaces(ctx, c.m, places, sorter, 1, func(w want, _ []byte, err error) error {
-		c.rep.Chunks++
-		if err == nil {
+	err := readPlaces(ctx, c.m, places, sorter, 1, func(ctx context.Context, r *chunkReader, w want, damaged error) error {
+		if damaged == nil {
+			c.rep.Chunks++
 			return nil
 		}
-		c.rep.Chunks--
-		if !errors.Is(err, ErrCorrupt) {
-			return err
-		}
 		lost[w.at.pack.name()]++
-		if len(c.badIDs) < maxDamage {
+		_, err := r.elsewhere(ctx, w, damaged)
+		if errors.Is(err, ErrCorrupt) && len(c.badIDs) < maxDamage {
 			c.badIDs[w.id] = true
 		}
-		return nil
+		if errors.Is(err, ErrCorrupt) {
+			return nil
+		}
+		return err
 	})
 	for _, name := range slices.Sorted(maps.Keys(lost)) {
+		c.spoiled = append(c.spoiled, name)
 		c.find(Finding{Severity: SeverityError, Object: name, What: fmt.Sprintf("%d of its chunks do not open or do not match their ids", lost[name]),
-			Remains: "its other chunks, and the snapshots named at the end"})
+			Remains: "its other chunks, and the snapshots named at the end; the next backup stores again what it needs of it"})
 	}
 	return err
 }
@@ -332,7 +341,10 @@ func (c *checking) needs(id ChunkID, least int) error {
 
 // lost says that a chunk cannot be read, as far as this check has seen.
 func (c *checking) lost(id ChunkID) bool {
-	at, err := c.x.find(id)
+	at, err := c.x.findWhere(id, func(l location) bool { return c.bad[l.pack.id] == "" })
+	if isAbsent(err) { // only a damaged pack has it, of which other chunks may be whole
+		at, err = c.x.find(id)
+	}
 	if err == nil {
 		c.used[at.pack.id] = true
 	}
@@ -352,7 +364,7 @@ func (c *checking) touch(id relight.SnapshotID, what string) {
 // records verifies the signatures of everything else.
 func (c *checking) records(ctx context.Context) error {
 	for _, k := range []struct{ kind, prefix string }{
-		{checkedKind, checkedPrefix}, {"proof", "proof/"}, {"pending", "pending/"}, {setKind, setPrefix},
+		{checkedKind, checkedPrefix}, {"proof", "proof/"}, {"pending", "pending/"}, {setKind, setPrefix}, {damagedKind, damagedPrefix},
 	} {
 		signed, problems, err := c.m.listSigned(ctx, k.kind, k.prefix)
 		if err != nil {
@@ -388,6 +400,31 @@ func (c *checking) conclude() {
 		c.find(Finding{Severity: SeverityError, Object: string(id), What: "the snapshot cannot be restored whole: " + strings.Join(c.hurt[id], ", "),
 			Snapshots: []relight.SnapshotID{id}, Remains: remains})
 	}
+}
+
+// remember puts what was found on record: damaged packs, and snapshots whose content was read and is not whole.
+func (c *checking) remember(ctx context.Context) {
+	c.m.noteDamaged(ctx, c.spoiled)
+	if c.r == nil || !c.m.keys.CanWrite() {
+		return
+	}
+	for _, man := range c.mans {
+		if c.hurt[man.ID] == nil {
+			continue
+		}
+		if err := c.damaged(ctx, man); err != nil {
+			c.m.log.WarnContext(ctx, "what the check found is not recorded", "snapshot", man.ID, "err", err)
+		}
+	}
+}
+
+// damaged records that a snapshot is damaged, once.
+func (c *checking) damaged(ctx context.Context, man Manifest) error {
+	states, err := c.m.states(ctx, man.Store, string(man.ID)+"/")
+	if err != nil || states.damaged(man.ID) {
+		return err
+	}
+	return c.m.PutChecked(ctx, Checked{Store: man.Store, Snapshot: man.ID, At: c.m.now(), Damage: c.spoiled})
 }
 
 // objectOf is the object that an error names, for a finding's first column.

@@ -60,6 +60,11 @@ var exhibits = []exhibit{ //nolint:gochecknoglobals // a table of this test
 	}},
 	{row: "`proof/<store>/<snapshot>/<time>`", match: `^proof/`, gone: "nothing", notice: lowerState},
 	{row: "`checked/<store>/<snapshot>/<time>`", match: `^checked/.*00Z$`, gone: "nothing", notice: lowerState},
+	{row: "`damaged/<time>-<random>`", match: `^damaged/`, gone: "nothing", notice: func(was, is *museum) {
+		if packs := must(is.writer(is.s).readDamaged(is.t.Context()))(is.t); len(packs) > 0 {
+			is.t.Fatalf("%d packs are still on record", len(packs))
+		}
+	}},
 	{row: "`estate/<time>-<digest>`", match: `^estate/`, keyed: true, gone: "nothing", notice: func(was, is *museum) {
 		m := is.recovery(is.s)
 		_, err := m.LatestEstate(is.t.Context(), must(m.Reader())(is.t))
@@ -167,6 +172,7 @@ func newMuseum(t *testing.T) *museum {
 	m.newest = slices.DeleteFunc(objectNames(t, m.s, ""), func(n string) bool { return slices.Contains(before, n) })
 	ok(t, w.PutChecked(ctx, Checked{Store: "main", Snapshot: id, At: m.clock.now(), OK: true}))
 	ok(t, w.PutProof(ctx, relight.Proof{Store: "main", Snapshot: id, At: m.clock.now(), OK: true}))
+	ok(t, w.putDamaged(ctx, objectNames(t, m.s, dataPack.prefix())[:1]))
 	dead := must(w.NewSnapshot(ctx, "main", packEach()))(t)
 	must(w.giveUp(ctx, dead.pending(), "it died"))(t)
 	m.underWay = must(m.writer(m.s).NewSnapshot(ctx, "main", packEach()))(t)

@@ -9,7 +9,7 @@ func kindOf(name string) string {
 	}
 	for _, k := range []struct{ prefix, kind string }{
 		{wrapPrefix, "wrapping"}, {epochPrefix, "epoch"}, {recipientPrefix, "recipient"}, {hostPrefix, "host"}, {revokedPrefix, "revocation"},
-		{testedPrefix, "tested"}, {indexPrefix, "index"}, {snapPrefix, "manifest"}, {"proof/", "proof"}, {checkedPrefix, checkedKind},
+		{testedPrefix, "tested"}, {indexPrefix, "index"}, {snapPrefix, "manifest"}, {"proof/", "proof"}, {checkedPrefix, checkedKind}, {damagedPrefix, damagedKind},
 		{estatePrefix, "estate"}, {setPrefix, setKind},
 	} {
 		if strings.HasPrefix(name, k.prefix) {

@@ -48,7 +48,8 @@ type chunkReader struct {
 	sealed []byte
 	frames []byte
 	plain  []byte
-	epoch  int // whose chunk-id key matched last
+	epoch  int          // whose chunk-id key matched last
+	spare  *chunkReader // for the other copies of chunks that are damaged; nil before the first
 }
 
 func newChunkReader(s blob.Storage, keys *Keyring, x *chunkIndex) (*chunkReader, error) {
@@ -245,11 +246,6 @@ func (c *chunkReader) loadAt(ctx context.Context, w want) ([]byte, error) {
 // elsewhere reads a chunk at another place than the one where it is damaged. A chunk may be stored twice, and an index, which nobody signs, may lie about
 // where: only when no place has the bytes is the chunk lost. It has buffers of its own, since the caller may be in the middle of a run.
 func (c *chunkReader) elsewhere(ctx context.Context, w want, damaged error) ([]byte, error) {
-	other, err := newChunkReader(c.s, c.keys, c.x)
-	if err != nil {
-		return nil, err
-	}
-	defer other.dec.Close()
 	tried := map[location]bool{w.at: true}
 	for {
 		at, err := c.x.findWhere(w.id, func(l location) bool { return !tried[l] })
@@ -259,7 +255,12 @@ func (c *chunkReader) elsewhere(ctx context.Context, w want, damaged error) ([]b
 		if err != nil {
 			return nil, err
 		}
-		plain, err := other.loadAt(ctx, want{w.id, at})
+		if c.spare == nil {
+			if c.spare, err = newChunkReader(c.s, c.keys, c.x); err != nil {
+				return nil, err
+			}
+		}
+		plain, err := c.spare.loadAt(ctx, want{w.id, at})
 		if !errors.Is(err, ErrCorrupt) {
 			return plain, err
 		}

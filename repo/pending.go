@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -178,7 +179,7 @@ func (w *Writer) pending() pendingRecord {
 }
 
 // look takes in what is there, in an order that retention relies upon: the marks before the packs. A pack whose marks were
-// cleared away before they could be seen is then seen to be gone.
+// cleared away before they could be seen is then seen to be gone. So is one whose record of damage was cleared away.
 func (w *Writer) look(ctx context.Context) error {
 	if err := w.endFormer(ctx); err != nil {
 		return err
@@ -187,7 +188,11 @@ func (w *Writer) look(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if w.damaged, err = w.m.readDamaged(ctx); err != nil {
+		return err
+	}
 	w.avoid, w.swept = marks.packs(), marks.newest()
+	maps.Copy(w.avoid, w.damaged)
 	if w.o.Parent != nil {
 		gone, err := w.m.committed(ctx, pendingRecord{Store: w.o.Parent.Store, Snapshot: w.o.Parent.ID})
 		if err != nil {
@@ -201,7 +206,7 @@ func (w *Writer) look(ctx context.Context) error {
 	if w.x, err = w.m.freshIndex(ctx); err != nil {
 		return err
 	}
-	w.whole = w.x.whole()
+	w.whole = w.x.whole() && len(w.damaged) == 0
 	return nil
 }
 

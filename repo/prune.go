@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -296,8 +297,7 @@ func (p *pruner) store(ctx context.Context, store string, mans []Manifest, sets 
 	var held []HeldSnapshot
 	for i, man := range mans {
 		mans[i].State = states.of(man.ID)
-		damaged := !states[man.ID].damaged.IsZero() && mans[i].State == relight.Complete
-		held = append(held, heldSnapshot(mans[i], damaged, p.received[snapName(store, man.ID)]))
+		held = append(held, heldSnapshot(mans[i], states.damaged(man.ID), p.received[snapName(store, man.ID)]))
 	}
 	var parents []relight.SnapshotID
 	for _, b := range p.alive {
@@ -372,7 +372,13 @@ func (p *pruner) content(ctx context.Context, keep []Manifest) error {
 		return &relight.Error{Op: "read", Subject: name, Code: relight.CodeVerification, Err: err,
 			Hint: "what it names would look unneeded; see relight repo check, and delete it by hand if the snapshots are whole without it"}
 	}
-	k, err := newMarker(p.m, p.x, p.marks.packs())
+	avoid := p.marks.packs()
+	damaged, err := p.m.readDamaged(ctx)
+	if err != nil {
+		return err
+	}
+	maps.Copy(avoid, damaged) // of what was stored again, the new copy is the one that counts
+	k, err := newMarker(p.m, p.x, avoid)
 	if err != nil {
 		return err
 	}
@@ -392,7 +398,32 @@ func (p *pruner) content(ctx context.Context, keep []Manifest) error {
 	if p.packs, err = k.use(); err != nil {
 		return err
 	}
-	return p.dead(ctx)
+	if err := p.dead(ctx); err != nil {
+		return err
+	}
+	return p.healed(ctx, damaged)
+}
+
+// healed notes records of damage whose packs are all gone.
+func (p *pruner) healed(ctx context.Context, damaged map[packID]bool) error {
+	if len(damaged) == 0 {
+		return nil
+	}
+	there := map[packID]bool{}
+	err := p.m.storage.List(ctx, "pack/", func(i blob.Info) error {
+		if id, ok := packFromName(i.Name); ok {
+			there[id] = true
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("list packs: %w", notAbsent(err))
+	}
+	return p.m.eachDamaged(ctx, func(name string, packs []packID) {
+		if !slices.ContainsFunc(packs, func(id packID) bool { return there[id] }) {
+			p.goes(name, 0)
+		}
+	})
 }
 
 // dead notes the packs that nothing needs, and those in no index. Where a tree or a map of a kept snapshot cannot be read, what it

@@ -51,7 +51,7 @@ func (d *Damage) Is(target error) bool { return target == ErrCorrupt }
 // by one goroutine at a time. When the keys at hand can sign, the outcome is recorded, and with it the snapshot's
 // state.
 func (r *Reader) VerifySnapshot(ctx context.Context, man Manifest, workers int, progress func(relight.Progress)) error {
-	v := &verification{r: r, man: man, progress: progress, files: map[string]bool{}, objects: map[string]bool{}, lost: map[ChunkID]bool{}}
+	v := &verification{r: r, man: man, progress: progress, files: map[string]bool{}, objects: map[string]bool{}, spoiled: map[string]bool{}, lost: map[ChunkID]bool{}}
 	if err := v.run(ctx, min(max(workers, 1), verifyLimit)); err != nil {
 		return fmt.Errorf("verify snapshot %s: %w", man.ID, err)
 	}
@@ -62,7 +62,7 @@ func (r *Reader) VerifySnapshot(ctx context.Context, man Manifest, workers int, 
 	}
 	return &relight.Error{
 		Op: "verify", Subject: "snapshot " + string(man.ID), Code: relight.CodeVerification, Err: damage,
-		Hint: "restore from another snapshot or another repository; files that are not named are whole",
+		Hint: "restore from another snapshot or another repository; files that are not named are whole. The next backup stores again what it has of the damaged packs",
 	}
 }
 
@@ -79,6 +79,7 @@ type verification struct {
 	first   error
 	files   map[string]bool
 	objects map[string]bool
+	spoiled map[string]bool // packs with damaged bytes, also where another pack has the chunk
 	lost    map[ChunkID]bool
 	count   int64 // of lost chunks
 }
@@ -226,6 +227,9 @@ func (v *verification) lose(id ChunkID, file string, err error) {
 	if errors.As(err, &d) && d.Object != "" {
 		v.objects[d.Object] = true
 	}
+	if pack := damagedPack(err); pack != "" {
+		v.spoiled[pack] = true
+	}
 	if file != "" {
 		if len(v.files) < maxDamaged {
 			v.files[file] = true
@@ -235,7 +239,15 @@ func (v *verification) lose(id ChunkID, file string, err error) {
 	}
 }
 
-func (v *verification) took(w want, plain []byte, err error) error {
+// took takes in that a chunk was read. It is lost only where no other pack has it.
+func (v *verification) took(ctx context.Context, c *chunkReader, w want, err error) error {
+	if err != nil {
+		v.spoil(err)
+		_, err = c.elsewhere(ctx, w, err)
+	}
+	if err != nil && !errors.Is(err, ErrCorrupt) {
+		return err
+	}
 	if err != nil {
 		v.lose(w.id, "", err)
 	}
@@ -247,6 +259,14 @@ func (v *verification) took(w want, plain []byte, err error) error {
 		v.progress(relight.Progress{Phase: "verify", Done: v.done, Total: v.total, Unit: "bytes"})
 	}
 	return nil
+}
+
+func (v *verification) spoil(err error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if pack := damagedPack(err); pack != "" {
+		v.spoiled[pack] = true
+	}
 }
 
 // trace finds the files that need the lost chunks.
@@ -290,6 +310,7 @@ func (v *verification) record(ctx context.Context, d *Damage) {
 	if d != nil {
 		c.Damage = d.Objects
 	}
+	m.noteDamaged(ctx, slices.Collect(maps.Keys(v.spoiled)))
 	if err := m.PutChecked(ctx, c); err != nil {
 		m.log.WarnContext(ctx, "the outcome of the verification is not recorded", "snapshot", v.man.ID, "err", err)
 	}
@@ -327,20 +348,22 @@ func (p *places) want(row []byte) want {
 	return want{id: ChunkID(row[16:]), at: location{pack: p.packs[u(0)], off: u(4), frame: u(8), plain: u(12)}}
 }
 
-// readPlaces reads the sorted places in runs, by several readers, and gives each chunk or its damage to fn, which
-// is called from several goroutines.
-func readPlaces(ctx context.Context, m *Meta, p *places, sorter *rowSorter, workers int, fn func(w want, plain []byte, err error) error) error {
+// tookFunc is told of each chunk that was read whether it is damaged, with the reader that read it.
+type tookFunc func(ctx context.Context, c *chunkReader, w want, damaged error) error
+
+// readPlaces reads the sorted places in runs, by several readers, and tells fn, which is called from several goroutines.
+func readPlaces(ctx context.Context, m *Meta, p *places, sorter *rowSorter, workers int, fn tookFunc) error {
 	runs := make(chan run)
 	g, ctx := errgroup.WithContext(ctx)
 	for range workers {
 		g.Go(func() error {
-			c, err := m.chunkReader(ctx)
+			c, err := newChunkReader(m.storage, m.keys, p.x)
 			if err != nil {
 				return err
 			}
-			defer m.content.release(c)
+			tell := func(w want, _ []byte, err error) error { return fn(ctx, c, w, err) }
 			for r := range runs {
-				if err := c.readEach(ctx, &r, fn); err != nil {
+				if err := c.readEach(ctx, &r, tell); err != nil {
 					return err
 				}
 			}

@@ -43,7 +43,7 @@ func (m *Meta) Manifest(ctx context.Context, store string, id relight.SnapshotID
 	if err != nil {
 		return Manifest{}, err
 	}
-	man.State = states.of(id)
+	man.State, man.Damaged = states.of(id), states.damaged(id)
 	return man, nil
 }
 
@@ -109,7 +109,7 @@ func (m *Meta) Snapshots(ctx context.Context, store string) ([]Manifest, error) 
 			problems = append(problems, err)
 			continue
 		}
-		man.State = states.of(man.ID)
+		man.State, man.Damaged = states.of(man.ID), states.damaged(man.ID)
 		all = append(all, man)
 	}
 	for _, p := range problems {
@@ -156,6 +156,11 @@ func (v evidence) of(id relight.SnapshotID) relight.SnapshotState {
 		return relight.Intact
 	}
 	return relight.Complete
+}
+
+// damaged says that the last reading found damage.
+func (v evidence) damaged(id relight.SnapshotID) bool {
+	return !v[id].damaged.IsZero() && v.of(id) == relight.Complete
 }
 
 // states reads the records of verification. One that cannot be verified proves nothing.

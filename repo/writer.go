@@ -32,7 +32,7 @@ type SnapshotOptions struct {
 type PageSource interface {
 	// Chunk fills buf with chunk i, called for i = 0, 1, … until n is less than len(buf), and says which of its bytes may differ from those of the
 	// parent's chunk i, in ascending order; the parent must have all others. Where none are fresh and the parent's chunk has n bytes too, it stands for
-	// this one, and buf is not looked at. fresh is valid until the next call.
+	// this one, and buf is looked at only if the parent's was lost. fresh is valid until the next call.
 	Chunk(ctx context.Context, i int64, buf []byte) (n int, fresh []Stretch, err error)
 }
 
@@ -53,7 +53,8 @@ type Writer struct {
 	chunkKey []byte
 	x        *chunkIndex
 	whole    bool
-	avoid    map[packID]bool // marked by retention: what lies there is stored again
+	avoid    map[packID]bool // marked by retention, or damaged: what lies there is stored again
+	damaged  map[packID]bool // found damaged: what lies there, nobody has
 	swept    int64           // the newest epoch of retention that was seen
 	cut      *cutter
 
@@ -76,6 +77,7 @@ type Writer struct {
 	parentOnce sync.Once
 	parentTree *parentTree
 	parentErr  error
+	parentLost sync.Once // what of the parent is damaged is said once
 }
 
 // NewSnapshot begins a snapshot of a store. End it with Commit or Abort; Abort after Commit does nothing.

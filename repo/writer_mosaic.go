@@ -24,11 +24,11 @@ func (p *pager) renew(ctx context.Context, old mapped, has int, plain []byte, fr
 	}
 	whole := !p.worthwhile(old, len(plain), fresh)
 	if !whole {
-		_, there, err := p.held(old)
+		held, err := p.held(ctx, old)
 		if err != nil {
 			return err
 		}
-		whole = !there
+		whole = !held
 	}
 	if whole {
 		return p.w.addChunk(ctx, p.s, plain)

@@ -126,8 +126,8 @@ func (w *Writer) pack(ctx context.Context, s *slot, id ChunkID, plain []byte) er
 // known says whether a chunk need not be stored: it lies in a pack that stays.
 func (w *Writer) known(id ChunkID) (bool, error) { return w.lookUp(id, w.avoid) }
 
-// held says whether a chunk of the parent is there, in whatever pack: the parent needs it, so that it stays.
-func (w *Writer) held(id ChunkID) (bool, error) { return w.lookUp(id, nil) }
+// held says whether a chunk of the parent is there, in whatever pack that is not damaged: the parent needs it, so that it stays.
+func (w *Writer) held(id ChunkID) (bool, error) { return w.lookUp(id, w.damaged) }
 
 func (w *Writer) lookUp(id ChunkID, avoid map[packID]bool) (bool, error) {
 	if w.claims.has(id) {

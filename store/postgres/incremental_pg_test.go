@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/toolboxai/relight"
+	"github.com/toolboxai/relight/blob"
 	"github.com/toolboxai/relight/internal/pgtest"
 	"github.com/toolboxai/relight/repo"
 	"github.com/toolboxai/relight/store"
@@ -124,6 +125,53 @@ func TestIncrementalEqualsAFullBackup(t *testing.T) {
 	check(t, err)
 	second := st.incrementalTo(&man)
 	st.sameRelations(second.ID, st.backup().ID)
+}
+
+// Of a parent whose packs are gone, and nobody has noticed yet, an incremental backup takes nothing: it stores what is lost again. One that was found damaged is
+// not even asked.
+func TestIncrementalOfADamagedParent(t *testing.T) {
+	t.Parallel()
+	st := newPGStand(t, "autovacuum=off")
+	st.follow()
+	st.srv.Exec(`create table still as select g, repeat('y', 500) v from generate_series(1, 5000) g`, `vacuum still`)
+	st.backup()
+	packs := func(prefix string) (names []string) {
+		check(t, st.blobs.List(t.Context(), prefix, func(i blob.Info) error { names = append(names, i.Name); return nil }))
+		return names
+	}
+	for _, prefix := range []string{"pack/data/", "pack/"} {
+		for _, name := range packs(prefix) {
+			check(t, st.blobs.Delete(t.Context(), name))
+		}
+		st.srv.Exec(`update still set v = 'z' where g = 77`)
+		snap := st.incremental("its packs are gone")
+		st.sameRelations(snap.ID, st.backup().ID)
+	}
+	for _, name := range packs("pack/data/") {
+		check(t, st.blobs.Corrupt(name, func(b []byte) []byte { b[len(b)/2] ^= 1; return b }))
+	}
+	r := st.reader(st.blobs)
+	all, err := r.Meta().Snapshots(t.Context(), "main")
+	check(t, err)
+	for _, man := range all {
+		if err := r.VerifySnapshot(t.Context(), man, 1, nil); relight.CodeOf(err) != relight.CodeVerification {
+			t.Fatal(err)
+		}
+	}
+	if man, why, err := st.store.FindParent(t.Context(), st.meta); err != nil || man != nil || !strings.Contains(why, "is damaged") {
+		t.Fatalf("found %v, %s, %v", man, why, err)
+	}
+	healed := st.backup()
+	st.srv.Exec(`update still set v = 'zz' where g = 77`)
+	last := st.incremental("a whole one is there again")
+	if last.Parent != healed.ID {
+		t.Errorf("its parent is %s", last.Parent)
+	}
+	for _, id := range []relight.SnapshotID{healed.ID, last.ID} {
+		man, err := r.Meta().Manifest(t.Context(), "main", id)
+		check(t, err)
+		check(t, r.VerifySnapshot(t.Context(), man, 1, nil))
+	}
 }
 
 func TestIncrementalUnderLoadRestores(t *testing.T) {

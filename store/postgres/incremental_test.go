@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -351,6 +353,31 @@ func TestParentsAreJudged(t *testing.T) {
 		if got := parentFault(o, n); (got == "") != (c.why == "") || !strings.Contains(got, c.why) {
 			t.Errorf("%s: %q, want %q", name, got, c.why)
 		}
+	}
+}
+
+// A snapshot of which damage was found is nobody's parent: an older one is, or the next backup is a full one.
+func TestDamagedSnapshotIsNoParent(t *testing.T) {
+	t.Parallel()
+	now := Facts{System: 1, Timeline: 1, StartLSN: 0x8000000, StopLSN: 0x8000000, SegmentSize: testSegment, Checksums: true, Lineage: &Lineage{NextXID: 1000}}
+	snap := func(id relight.SnapshotID, start relight.LSN) repo.Manifest {
+		f := now
+		f.StartLSN, f.StopLSN = start, start+1
+		b, err := json.Marshal(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return repo.Manifest{Snapshot: relight.Snapshot{ID: id, Facts: b}}
+	}
+	all := []repo.Manifest{snap("old", 0x3000000), snap("new", 0x4000000)}
+	for _, want := range []relight.SnapshotID{"new", "old"} {
+		if man, why := newestParent(all, now); man == nil || man.ID != want {
+			t.Fatalf("found %v, want %s: %s", man, want, why)
+		}
+		all[slices.IndexFunc(all, func(m repo.Manifest) bool { return m.ID == want })].Damaged = true
+	}
+	if man, why := newestParent(all, now); man != nil || !strings.Contains(why, "new cannot be its parent") || !strings.Contains(why, "damaged") {
+		t.Fatalf("found %v: %s", man, why)
 	}
 }
 

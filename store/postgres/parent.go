@@ -98,10 +98,10 @@ func newestParent(snaps []repo.Manifest, now Facts) (*repo.Manifest, string) {
 		if man.Kind == "restore-point" {
 			continue
 		}
-		why := ""
+		why := "what was read last of it is damaged"
 		if f, err := FactsOf(man.Snapshot); err != nil {
 			why = err.Error()
-		} else {
+		} else if !man.Damaged {
 			why = parentFault(f, now)
 		}
 		if why == "" {
