@@ -116,10 +116,12 @@ type Restored struct {
 	CoveredAt  time.Time     `json:"covered_at,omitzero"`
 	Directory  string        `json:"directory"`
 	SetAside   string        `json:"set_aside,omitempty"` // where the damaged directory was renamed to
-	Files      int64         `json:"files"`
-	Bytes      int64         `json:"bytes"`
-	Phases     []Phase       `json:"phases"`
-	Verified   bool          `json:"verified"`
+	// Tablespaces are those that lie elsewhere than in the source: location there → location here.
+	Tablespaces map[string]string `json:"tablespaces,omitempty"`
+	Files       int64             `json:"files"`
+	Bytes       int64             `json:"bytes"`
+	Phases      []Phase           `json:"phases"`
+	Verified    bool              `json:"verified"`
 }
 
 // Verdict of one check.

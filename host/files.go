@@ -99,3 +99,34 @@ func FreeSpace(path string) (int64, error) {
 		}
 	}
 }
+
+// FileSystem tells which file system path is on, or will be once it is made: paths with the same number share their free space.
+func FileSystem(path string) (uint64, error) {
+	for p := filepath.Clean(path); ; p = filepath.Dir(p) {
+		var st unix.Stat_t
+		err := unix.Stat(p, &st)
+		if err == nil {
+			return st.Dev, nil
+		}
+		if !errors.Is(err, unix.ENOENT) || p == filepath.Dir(p) {
+			return 0, fmt.Errorf("find the file system of %s: %w", path, err)
+		}
+	}
+}
+
+// RealPath resolves the symbolic links in path as far as it exists; what does not exist yet stays as it is written.
+func RealPath(path string) (string, error) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return "", err
+	}
+	for p, rest := path, ""; ; p, rest = filepath.Dir(p), filepath.Join(filepath.Base(p), rest) {
+		real, err := filepath.EvalSymlinks(p)
+		if err == nil {
+			return filepath.Join(real, rest), nil
+		}
+		if !errors.Is(err, fs.ErrNotExist) || p == filepath.Dir(p) {
+			return "", fmt.Errorf("resolve %s: %w", path, err)
+		}
+	}
+}

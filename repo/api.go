@@ -68,6 +68,7 @@ type Sidecar struct {
 	CoveredAt   time.Time           `json:"covered_at,omitzero"` // latest server clock at which the server's WAL end was ≤ End
 	Marks       []relight.NamedMark `json:"marks,omitempty"`     // named restore points inside
 	Dropped     []DroppedRelation   `json:"dropped,omitempty"`
+	Tablespaces *int                `json:"tablespaces,omitempty"` // how many records inside create one; nil: nobody has looked
 	Host        string              `json:"host"`
 	Epoch       int                 `json:"epoch"`
 	Body        string              `json:"body"`          // the body's object name; the sink fills it, as the next two

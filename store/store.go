@@ -22,7 +22,7 @@ type BackupOptions struct {
 // Target is where a restore puts data.
 type Target struct {
 	Directory   string            // the data directory to fill
-	Tablespaces map[string]string // old location → new location; an unmapped one keeps its path in place, or is put beside Directory in a sandbox
+	Tablespaces map[string]string // the source's location, name or oid → location here; an unmapped one keeps its own in the store's data directory, and is put beside Directory elsewhere
 	Owner       string            // user that must own the files; "": the owner of Directory or of its parent
 	Sandbox     bool              // archiving, replication and outside connections stay off
 }

@@ -46,16 +46,17 @@ type line struct {
 
 // piece is one stretch of WAL in the repository: a segment or a live range.
 type piece struct {
-	Timeline   relight.TimelineID
-	Start, End relight.LSN
-	Segment    int64 // segment size
-	Commits    int
-	LastCommit time.Time
-	LastXID    uint32
-	LastEnd    relight.LSN
-	CoveredAt  time.Time
-	Marks      []relight.NamedMark
-	cut        bool // by a timeline switch: what it says of commits may lie beyond
+	Timeline    relight.TimelineID
+	Start, End  relight.LSN
+	Segment     int64 // segment size
+	Commits     int
+	LastCommit  time.Time
+	LastXID     uint32
+	LastEnd     relight.LSN
+	CoveredAt   time.Time
+	Marks       []relight.NamedMark
+	Tablespaces *int // that it creates; nil: nobody has looked
+	cut         bool // by a timeline switch: what it says of commits may lie beyond
 }
 
 // loadArchive reads the metadata of a store.
@@ -134,7 +135,7 @@ func (a *archive) addSidecar(k repo.WALKey, s repo.Sidecar, _ bool) error {
 	l := a.line(lineKey{k.System, k.Timeline})
 	l.pieces = append(l.pieces, piece{
 		Timeline: k.Timeline, Start: s.Start, End: s.End, Segment: s.SegmentSize, Commits: s.Commits, LastCommit: s.LastCommit,
-		LastXID: s.LastXID, LastEnd: s.LastEnd, CoveredAt: s.CoveredAt, Marks: s.Marks,
+		LastXID: s.LastXID, LastEnd: s.LastEnd, CoveredAt: s.CoveredAt, Marks: s.Marks, Tablespaces: s.Tablespaces,
 	})
 	return nil
 }

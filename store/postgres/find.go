@@ -46,20 +46,24 @@ func (w *plannedWAL) scan(ctx context.Context, fn func(walfile.Event) error) err
 	if err != nil {
 		return err
 	}
-	for _, name := range w.names() {
-		k := w.key()
-		tl, start, err := walfile.ParseSegmentName(name, f.SegmentSize)
+	err = w.feed(ctx, scan, w.names(), fn)
+	if errors.Is(err, walfile.ErrInvalid) {
+		return nil
+	}
+	return err
+}
+
+// feed gives a scanner the segments from its position on. Where WAL stops being valid the error is walfile.ErrInvalid.
+func (w *plannedWAL) feed(ctx context.Context, scan *walfile.Scanner, names []string, fn func(walfile.Event) error) error {
+	for _, name := range names {
+		_, start, err := walfile.ParseSegmentName(name, w.plan.Base.Facts.SegmentSize)
 		if err != nil {
 			return err
 		}
-		k.Timeline = tl
 		feed := &scanWriter{scan: scan, fn: fn, at: start}
-		err = w.Segment(ctx, k, name, feed)
+		err = w.read(ctx, name, feed)
 		if feed.err != nil {
 			err = feed.err
-		}
-		if errors.Is(err, walfile.ErrInvalid) {
-			return nil
 		}
 		if err != nil {
 			return fmt.Errorf("WAL segment %s: %w", name, err)

@@ -18,7 +18,7 @@ type plannedWAL struct {
 	WALRepository
 	plan    plan
 	store   string
-	patches walPatches // bytes to change on the way, for sandboxes
+	patches walPatches // bytes to change on the way, for tablespaces that lie elsewhere
 	bounded bool       // what comes after plan.End is zeros
 }
 

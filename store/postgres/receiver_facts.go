@@ -40,6 +40,7 @@ func (f *factReader) read(from, to relight.LSN) (repo.Sidecar, *spoolRange, erro
 	r := &spoolRange{SectionReader: io.NewSectionReader(file, int64(from-start), int64(to-from)), file: file}
 	sum := blake3.New()
 	err = f.prepare(from, start, file)
+	sc.Tablespaces = new(int)
 	if err == nil {
 		_, err = io.Copy(io.MultiWriter(sum, factWriter{f, &sc}), r)
 	}
@@ -49,6 +50,9 @@ func (f *factReader) read(from, to relight.LSN) (repo.Sidecar, *spoolRange, erro
 	if err != nil {
 		f.scan = nil
 		return sc, nil, errors.Join(fmt.Errorf("read WAL %s to %s of the spool: %w", from, to, err), file.Close())
+	}
+	if f.blind || f.scan.PassedOver() > from { // a record that ends here was not seen whole
+		sc.Tablespaces = nil
 	}
 	sc.Digest = fmt.Sprintf("%x", sum.Sum(nil))
 	return sc, r, nil
@@ -123,6 +127,10 @@ func addFact(sc *repo.Sidecar, e walfile.Event) {
 		}
 	case walfile.RestorePoint:
 		sc.Marks = append(sc.Marks, relight.NamedMark{Name: e.Name, Point: relight.Point{Timeline: sc.Timeline, LSN: e.End, Time: e.Time}})
+	case walfile.CreateTablespace:
+		if sc.Tablespaces != nil {
+			*sc.Tablespaces++
+		}
 	}
 }
 

@@ -113,10 +113,8 @@ func (r *restore) makePlace() (string, error) {
 // serveWAL answers the server's restore_command from the repository. stop ends it and waits.
 func (r *restore) serveWAL(ctx context.Context, place string) (wal *WALServer, stop func() error, err error) {
 	source := newPlannedWAL(r.r, r.s.c.Name, r.plan)
-	if r.t.Sandbox {
-		if source.patches, err = findTablespaceCreations(ctx, source, r.plan); err != nil {
-			return nil, nil, fmt.Errorf("look for tablespaces that the WAL creates: %w", err)
-		}
+	if source.patches, err = r.spacePatches(); err != nil {
+		return nil, nil, err
 	}
 	cache := filepath.Join(filepath.Dir(r.layout.dir), "."+filepath.Base(r.layout.dir)+".relight-wal")
 	wal, err = NewWALServer(ctx, WALServerOptions{
@@ -335,6 +333,9 @@ func (r *restore) afterPromotion(ctx context.Context, srv *server) error {
 		return r.s.fail("check the recovery of", relight.CodeVerification, "the WAL in the repository may be damaged; run `relight repo check`",
 			"replay ended at %s and had to reach %s; pg_control is set aside so that nobody starts from this", own.Begin, r.plan.Required)
 	}
+	if err := r.askSpaces(ctx, conn); err != nil {
+		return err
+	}
 	r.out.CoveredAt = r.covered(own.Begin)
 	if r.out.LastCommit.IsZero() && own.Begin >= r.plan.reach.LastEnd {
 		r.out.LastCommit = r.plan.reach.LastCommit
@@ -347,7 +348,7 @@ func (r *restore) afterPromotion(ctx context.Context, srv *server) error {
 // retain makes the receiver's slot before the server checkpoints on its new timeline: without it the first WAL of that timeline would be gone before protection
 // begins again. A server that cannot have one is protected by the next base backup instead.
 func (r *restore) retain(ctx context.Context, conn *pgx.Conn) {
-	if r.t.Sandbox || filepath.Clean(r.t.Directory) != filepath.Clean(r.s.c.DataDir) {
+	if !r.inPlace() {
 		return
 	}
 	if _, err := conn.Exec(ctx, `select pg_create_physical_replication_slot($1, true)`, slotOf(r.s.c.Name)); err != nil {
@@ -403,7 +404,7 @@ func (r *restore) disarm() error {
 
 // tidy removes what recovery leaves behind, and notes how the server was shut down.
 func (r *restore) tidy() error {
-	var errs []error
+	errs := []error{r.tidySpaces()}
 	if c, err := readControl(r.layout.dir); err == nil && c.State == stateShutdown {
 		r.state.Checkpoint = c.Checkpoint
 		errs = append(errs, r.state.write(r.layout.dir))

@@ -17,14 +17,15 @@ import (
 	"github.com/toolboxai/relight/host"
 	"github.com/toolboxai/relight/repo"
 	"github.com/toolboxai/relight/store"
+	"github.com/toolboxai/relight/store/postgres/walfile"
 )
 
 // Restore brings a point back into a directory: it resolves the target, checks that it can succeed, writes the base backup, replays WAL under a
 // server of its own, checks, and leaves the directory with its server shut down, ready for the platform to start.
 //
 // An unreachable target, a wrong version, too little space, a running server or an occupied directory (without Force) is refused
-// before anything is touched. With Force an occupied directory is renamed aside; with Delta besides, it is changed in place, and only what is in the way is
-// moved aside. Called again after a crash, it goes on in the half-restored directory.
+// before anything is touched; so is a tablespace's place. With Force what is occupied is renamed aside; with Delta besides, it is changed in place, and only what is in
+// the way is moved aside. Called again after a crash, it goes on in the half-restored directory.
 func (s *Store) Restore(ctx context.Context, r *repo.Reader, p relight.RecoveryPoint, t store.Target, o store.RestoreOptions) (relight.Restored, error) {
 	if t.Directory == "" {
 		return relight.Restored{}, s.fail("restore", relight.CodeUsage, "name the directory to restore into", "no directory is given")
@@ -49,8 +50,18 @@ type Blast struct {
 	Bytes      int64                  // to be written
 	WAL        int64                  // bytes to be replayed, at most
 	Occupied   string                 // what the directory holds; "" when it is free
+	Spaces     []SpaceBlast           // of the base backup, then those that the WAL creates
 	LastCommit time.Time              // that the end of the WAL holds
 	Warnings   []string
+}
+
+// SpaceBlast is where one tablespace goes.
+type SpaceBlast struct {
+	Name      string // or its oid where the name is not known
+	Location  string // in the source
+	Place     string // here
+	Directory string // inside Place: what is written, and set aside or changed where it is
+	Occupied  bool   // Directory holds something that is not this restore's own
 }
 
 // PlanRestore resolves and checks like Restore, and stops before the first effect.
@@ -59,14 +70,21 @@ func (s *Store) PlanRestore(ctx context.Context, r *repo.Reader, p relight.Recov
 	if err := run.choose(ctx); err != nil {
 		return Blast{}, err
 	}
-	_, what, err := occupant(t.Directory)
-	if err != nil {
-		return Blast{}, run.explain(err)
+	if err := run.look(); err != nil {
+		return Blast{}, err
 	}
 	return Blast{
 		Snapshot: run.plan.Base.ID, Target: run.plan.Server, Bytes: run.layout.bytes, WAL: int64(run.plan.End - run.plan.Base.Facts.StartLSN),
-		Occupied: what, LastCommit: run.plan.reach.LastCommit, Warnings: run.plan.Warnings,
+		Occupied: run.what, Spaces: run.spaceBlasts(), LastCommit: run.plan.reach.LastCommit, Warnings: run.plan.Warnings,
 	}, nil
+}
+
+func (r *restore) spaceBlasts() []SpaceBlast {
+	var out []SpaceBlast
+	for _, sp := range r.layout.spaces {
+		out = append(out, SpaceBlast{Name: sp.label(), Location: sp.Location, Place: sp.Place, Directory: r.layout.inner(sp), Occupied: sp.held == occupied})
+	}
+	return out
 }
 
 // restore is one restore under way.
@@ -89,6 +107,13 @@ type restore struct {
 	out    relight.Restored
 	checks []relight.Check
 	since  time.Time
+
+	held   occupancy // what the directory holds
+	what   string    // in words, when it is occupied
+	before restoreState
+
+	created []walfile.Event // records of CREATE TABLESPACE that replay may come upon
+	have    []uint32        // the tablespaces that the recovered server has
 
 	there   bool // something is there that may be kept: see restore_delta.go
 	wanted  map[string]bool
@@ -178,7 +203,10 @@ func (r *restore) choose(ctx context.Context) error {
 	if r.man, err = r.m.Manifest(ctx, r.s.c.Name, r.plan.Base.ID); err != nil {
 		return err
 	}
-	if r.layout, err = newLayout(ctx, r.m, r.man, f, r.t); err != nil {
+	if r.layout, err = newLayout(ctx, r.m, r.man, f, r.t.Directory); err != nil {
+		return err
+	}
+	if err := r.findSpaces(ctx); err != nil {
 		return err
 	}
 	if err := r.findOwner(); err != nil {
@@ -220,41 +248,6 @@ func (r *restore) findOwner() error {
 func exists(path string) bool {
 	_, err := os.Stat(path)
 	return err == nil
-}
-
-// free makes sure that the target may be written: no server in it, nobody's data unless forced, and enough space.
-func (r *restore) free(ctx context.Context) error {
-	if err := r.s.awaitIdle(ctx, "restore", r.layout.dir); err != nil {
-		return err
-	}
-	held, what, err := occupant(r.layout.dir)
-	if err != nil {
-		return r.explain(err)
-	}
-	if held == occupied && !r.o.Force {
-		return r.s.fail("restore", relight.CodeUsage, "salvage it first if it may hold newer commits; then force the restore, which renames it aside, or choose another directory",
-			"%s is occupied (%s)", r.layout.dir, what)
-	}
-	if held == occupied && r.o.Delta {
-		if err := r.mayPatch(); err != nil {
-			return err
-		}
-	}
-	need := r.layout.bytes + 4*r.plan.Base.Facts.SegmentSize
-	if held == unfinished || held == occupied && r.o.Delta {
-		if need, err = r.growth(ctx); err != nil {
-			return err
-		}
-	}
-	have, err := host.FreeSpace(r.layout.dir)
-	if err != nil {
-		return err
-	}
-	if have < need {
-		return r.s.fail("restore", relight.CodeFailed, "free some space or restore into another directory; what is there is never deleted",
-			"%s has %d MB free and needs %d MB", r.layout.dir, have>>20, need>>20)
-	}
-	return nil
 }
 
 // verifyBefore reads everything that the restore will read.

@@ -34,25 +34,6 @@ func (r *restore) mayPatch() error {
 	return nil
 }
 
-// growth is how much more space the directory needs than it takes now.
-func (r *restore) growth(ctx context.Context) (int64, error) {
-	need := 4 * r.plan.Base.Facts.SegmentSize
-	err := r.m.Entries(ctx, r.man, func(e repo.Entry) error {
-		if !e.Mode.IsRegular() {
-			return nil
-		}
-		grow := e.Size
-		if info, err := os.Lstat(r.layout.to(e.Path)); err == nil && info.Mode().IsRegular() {
-			if st, ok := info.Sys().(*syscall.Stat_t); ok {
-				grow -= st.Blocks * 512
-			}
-		}
-		need += max(0, grow)
-		return nil
-	})
-	return need, err
-}
-
 // enter takes possession of an occupied directory.
 func (r *restore) enter(ctx context.Context, aside string) error {
 	r.state.Aside, r.state.Progress, r.there = aside, restoreCopying, true
@@ -90,13 +71,9 @@ func (r *restore) leave() error {
 
 // resume goes on in what an earlier restore left, with its own idea of what must not be lost.
 func (r *restore) resume() error {
-	before, err := readState(r.layout.dir)
-	if err != nil {
-		return err
-	}
-	r.there, r.state.Aside, r.out.SetAside = true, before.Aside, before.Aside
-	r.s.log.Info("an unfinished restore is continued", "directory", r.layout.dir, "begun", before.Started)
-	err = os.Remove(filepath.Join(r.layout.dir, controlName)) // our own: of a restore that had come to replay
+	r.there, r.state.Aside, r.out.SetAside = true, r.before.Aside, r.before.Aside
+	r.s.log.Info("an unfinished restore is continued", "directory", r.layout.dir, "begun", r.before.Started)
+	err := os.Remove(filepath.Join(r.layout.dir, controlName)) // our own: of a restore that had come to replay
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
@@ -176,7 +153,7 @@ func (r *restore) asideOf(path string) (string, bool) {
 	}
 	suffix := strings.TrimPrefix(r.state.Aside, r.layout.dir)
 	for _, sp := range r.layout.spaces {
-		inner := filepath.Join(sp.Place, r.layout.versionDir())
+		inner := r.layout.inner(sp)
 		if rest, ok := strings.CutPrefix(path, inner); ok {
 			return inner + suffix + rest, true
 		}
@@ -190,11 +167,7 @@ func (r *restore) dropExtras(ctx context.Context) error {
 	if !r.there {
 		return nil
 	}
-	places := []string{r.layout.dir}
-	for _, sp := range r.layout.spaces {
-		places = append(places, filepath.Join(sp.Place, r.layout.versionDir()))
-	}
-	for _, place := range places {
+	for _, place := range r.layout.places() {
 		if !exists(place) {
 			continue
 		}

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -21,24 +22,26 @@ import (
 // makeRoom renames aside what is there, or prepares to change it in place: our own half restore, and with Delta anything. Nothing that relight
 // did not write is deleted.
 func (r *restore) makeRoom(ctx context.Context) error {
-	held, _, err := occupant(r.layout.dir)
-	if err != nil {
-		return r.explain(err)
+	if err := r.idle(ctx); err != nil { // reading everything before may have taken long
+		return err
 	}
-	if held != vacant {
+	if err := r.look(); err != nil {
+		return err
+	}
+	if r.held != vacant {
 		r.s.releaseMemory(r.layout.dir)
 	}
-	suffix := ".damaged-" + r.clock().UTC().Format("20060102T150405Z")
+	suffix := r.asideSuffix()
 	switch {
-	case held == unfinished:
+	case r.held == unfinished:
 		if err := r.resume(); err != nil {
 			return err
 		}
-	case held == occupied && r.o.Delta:
+	case r.held == occupied && r.o.Delta:
 		if err := r.enter(ctx, r.layout.dir+suffix); err != nil {
 			return r.explain(err)
 		}
-	case held == occupied:
+	case r.held == occupied:
 		aside := r.layout.dir + suffix
 		if err := host.Move(r.layout.dir, aside); err != nil {
 			return r.explain(err)
@@ -46,53 +49,39 @@ func (r *restore) makeRoom(ctx context.Context) error {
 		r.out.SetAside = aside
 		r.s.log.Info("what was there is set aside", "directory", aside)
 	}
+	if err := r.setSpacesAside(suffix); err != nil {
+		return r.explain(err)
+	}
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	if err := r.makeDir(r.layout.dir, r.plan.Base.Facts.DirMode); err != nil {
 		return r.explain(err)
 	}
-	r.state.Progress = restoreCopying
+	r.state.Progress, r.state.Spaces = restoreCopying, r.before.Spaces
 	if err := r.state.write(r.layout.dir); err != nil {
 		return r.explain(err)
 	}
-	return r.makeSpaces(suffix)
+	return r.makeSpaces()
 }
 
-// makeSpaces makes the tablespaces' places. A version directory that is there is set aside, or changed in place like the data directory.
-func (r *restore) makeSpaces(suffix string) error {
-	if r.t.Sandbox && len(r.layout.spaces) > 0 {
-		if err := r.makeDir(r.layout.dir+".tblspc", 0o700); err != nil {
-			return r.explain(err)
-		}
+// asideSuffix makes names of what is set aside that nothing has yet.
+func (r *restore) asideSuffix() string {
+	suffix := ".damaged-" + r.clock().UTC().Format("20060102T150405Z")
+	for slices.ContainsFunc(r.layout.places(), func(place string) bool { return exists(place + suffix) }) {
+		suffix += "~"
 	}
-	for _, sp := range r.layout.spaces {
-		if err := r.makeDir(sp.Place, 0o700); err != nil {
-			return r.explain(err)
-		}
-		inner := filepath.Join(sp.Place, r.layout.versionDir())
-		if !exists(inner) {
-			continue
-		}
-		if exists(filepath.Join(inner, stateFile)) || r.o.Delta && r.o.Force {
-			r.there = true
-			continue
-		}
-		if !r.o.Force {
-			return r.s.fail("restore", relight.CodeUsage, "map the tablespace to another place, or force the restore, which renames it aside", "tablespace %s is occupied at %s", sp.Name, inner)
-		}
-		if err := host.Move(inner, inner+suffix); err != nil {
-			return r.explain(err)
-		}
-	}
-	return nil
+	return suffix
 }
 
 func (r *restore) makeDir(path string, mode fs.FileMode) error {
 	if mode == 0 {
 		mode = 0o700
 	}
-	if err := os.MkdirAll(path, mode); err != nil {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil { // the server's user must get through
+		return err
+	}
+	if err := os.Mkdir(path, mode); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
 	if err := os.Chmod(path, mode); err != nil {
@@ -166,26 +155,18 @@ func (r *restore) addDir(e repo.Entry) error {
 	if err := os.Chmod(path, e.Mode.Perm()); err != nil {
 		return err
 	}
-	if tablespaceVersion(e.Path) { // marks it as ours, should we have to begin again
-		if err := os.WriteFile(filepath.Join(path, stateFile), nil, 0o600); err != nil {
-			return err
-		}
-	}
 	return r.own(path)
 }
 
-// tablespaceVersion tells whether p is pg_tblspc/<oid>/PG_….
-func tablespaceVersion(p string) bool { return tablespaceRoot(filepath.Dir(p)) }
-
 func (r *restore) addLink(e repo.Entry) error {
 	path := filepath.Join(r.layout.dir, e.Path)
-	if to, err := os.Readlink(path); err == nil && to == r.layout.link(e) {
+	if to, err := os.Readlink(path); err == nil && to == r.layout.linkTo(e) {
 		return r.own(path)
 	}
 	if err := r.displace(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if err := os.Symlink(r.layout.link(e), path); err != nil {
+	if err := os.Symlink(r.layout.linkTo(e), path); err != nil {
 		return err
 	}
 	return r.own(path)
@@ -231,17 +212,14 @@ func (r *restore) seal(ctx context.Context, e repo.Entry) error {
 	if err := r.touch("recovery.signal"); err != nil { // before pg_control: whatever starts from here can only recover
 		return err
 	}
-	places := []string{r.layout.dir}
-	for _, sp := range r.layout.spaces {
-		places = append(places, sp.Place)
-		marker := filepath.Join(sp.Place, r.layout.versionDir(), stateFile)
-		defer func() { _ = os.Remove(marker) }()
+	if err := r.linkCreated(); err != nil {
+		return err
 	}
 	temp := filepath.Join(r.layout.dir, controlName+".relight")
 	if err := r.addFile(ctx, e, temp); err != nil {
 		return err
 	}
-	for _, p := range places {
+	for _, p := range append([]string{r.layout.dir}, r.spaceDirs()...) {
 		if err := host.SyncFS(p); err != nil {
 			return err
 		}

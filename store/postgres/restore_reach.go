@@ -28,6 +28,12 @@ func (r *restore) reachable(ctx context.Context) error {
 		os.TempDir():               "set TMPDIR to a directory that every user may enter, such as /tmp",
 		filepath.Dir(r.layout.dir): "let that user enter the directory and those above it, or restore into another",
 	}
+	for _, sp := range r.layout.spaces {
+		at := nearest(filepath.Dir(sp.Place))
+		if hints[at] == "" {
+			hints[at] = fmt.Sprintf("let that user enter the directory and those above it, or give tablespace %s another place: --tablespace %s=DIRECTORY", sp.label(), sp.Location)
+		}
+	}
 	if err := r.lend(ctx, hints); err != nil {
 		return err
 	}
@@ -36,6 +42,14 @@ func (r *restore) reachable(ctx context.Context) error {
 		return err
 	}
 	return r.s.fail("restore", relight.CodeUsage, hints[closed], "%s cannot be used by user %s", closed, r.owner.Name)
+}
+
+// nearest is path, or what exists above it.
+func nearest(path string) string {
+	for !exists(path) && path != filepath.Dir(path) {
+		path = filepath.Dir(path)
+	}
+	return path
 }
 
 // lend finds out whether the server's user can run relight where it lies. Where it cannot, as in root's home directory, it will be lent a copy; a temporary

@@ -20,6 +20,8 @@ import (
 	"github.com/toolboxai/relight/store/postgres/walfile"
 )
 
+const longPageHeader = 40 // of a segment's first page
+
 // SalvageOptions of a Salvage.
 type SalvageOptions struct {
 	DataDir string    // of the damaged server; "": the store's

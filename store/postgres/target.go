@@ -37,6 +37,8 @@ type restoreState struct {
 	Restored *relight.Restored     `json:"restored,omitempty"`
 	Why      string                `json:"why,omitempty"`
 	Aside    string                `json:"aside,omitempty"` // a delta restore moves there what it finds and does not need
+	// Spaces recognise what the restore made or took over outside the directory: the number (inode) of a tablespace's version directory, by its path.
+	Spaces map[string]uint64 `json:"tablespaces,omitempty"`
 	// Server and Checkpoint recognise what our own server left: its process id, which a server that is killed leaves in
 	// postmaster.pid, and the checkpoint of its clean shutdown.
 	Server     int         `json:"server,omitempty"`
@@ -162,27 +164,38 @@ func ours(dir string, st restoreState, c control, cerr error) bool {
 // running tells which process works on a data directory: the server of its pid file, or any process that stands in it, as all
 // of a server's processes do. 0: none.
 func running(dir string) (int, error) {
-	real, err := filepath.EvalSymlinks(dir)
+	info, err := os.Stat(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return 0, nil
 	}
 	if err != nil {
 		return 0, err
 	}
-	if pid := postmaster.PID(dir); pid > 0 && standsIn(pid, real) {
+	if pid := postmaster.PID(dir); pid > 0 && standsIn(pid, info) {
 		return pid, nil
 	}
+	found := 0
+	err = eachServer(func(pid int) bool {
+		if standsIn(pid, info) {
+			found = pid
+		}
+		return found == 0
+	})
+	return found, err
+}
+
+// eachServer calls fn with each process of any PostgreSQL server on this host until it says that it has enough.
+func eachServer(fn func(pid int) bool) error {
 	procs, err := os.ReadDir("/proc")
 	if err != nil {
-		return 0, err
+		return err
 	}
 	for _, p := range procs {
-		pid, err := strconv.Atoi(p.Name())
-		if err == nil && standsIn(pid, real) && isPostgres(pid) {
-			return pid, nil
+		if pid, err := strconv.Atoi(p.Name()); err == nil && isPostgres(pid) && !fn(pid) {
+			return nil
 		}
 	}
-	return 0, nil
+	return nil
 }
 
 // releaseMemory gives back what the kernel keeps of a server that was killed: it is dead for certain, and no server will start over its directory any more, which
@@ -193,11 +206,11 @@ func (s *Store) releaseMemory(dir string) {
 	}
 }
 
-// standsIn tells whether the process's working directory is dir; a process of another user cannot be seen by an ordinary one
+// standsIn tells whether the process's working directory is dir, by whatever name; a process of another user cannot be seen by an ordinary one
 // and counts as elsewhere.
-func standsIn(pid int, dir string) bool {
-	cwd, err := os.Readlink(fmt.Sprintf("/proc/%d/cwd", pid))
-	return err == nil && cwd == dir
+func standsIn(pid int, dir fs.FileInfo) bool {
+	cwd, err := os.Stat(fmt.Sprintf("/proc/%d/cwd", pid))
+	return err == nil && os.SameFile(cwd, dir)
 }
 
 func isPostgres(pid int) bool {

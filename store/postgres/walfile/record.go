@@ -10,12 +10,13 @@ import (
 
 // Resource managers of interest, numbered as in rmgrlist.h.
 const (
-	rmXlog     = 0
-	rmXact     = 1
-	rmSmgr     = 2
-	rmDatabase = 4
-	rmMaxCore  = 21  // logical messages; the last one of the server itself
-	rmMinExt   = 128 // extensions' resource managers
+	rmXlog       = 0
+	rmXact       = 1
+	rmSmgr       = 2
+	rmDatabase   = 4
+	rmTablespace = 5
+	rmMaxCore    = 21  // logical messages; the last one of the server itself
+	rmMinExt     = 128 // extensions' resource managers
 )
 
 // Kinds of record (high half of xl_info).
@@ -36,6 +37,8 @@ const (
 
 	smgrTruncate = 0x20
 	databaseDrop = 0x20
+
+	tablespaceCreate = 0x00
 )
 
 // header is a decoded XLogRecord.
@@ -79,6 +82,8 @@ func (h header) interesting() bool {
 		return kind == smgrTruncate
 	case rmDatabase:
 		return kind == databaseDrop
+	case rmTablespace:
+		return kind == tablespaceCreate
 	}
 	return false
 }
@@ -99,6 +104,8 @@ func decode(h header, body []byte) (e Event, ok bool, err error) {
 		err = decodeTruncate(&e, data)
 	case rmDatabase:
 		err = decodeDropDatabase(&e, data)
+	case rmTablespace:
+		err = decodeTablespace(&e, h, body, data)
 	}
 	return e, e.Kind != 0, err
 }

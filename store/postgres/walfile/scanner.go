@@ -28,6 +28,7 @@ type Scanner struct {
 	seen  bool        // last is set
 	first bool        // no record has been read yet
 
+	passed relight.LSN // end of the foreign continuation
 	skipTo relight.LSN // everything before it is passed over
 	rest   uint32      // bytes of a foreign continuation to pass over
 	head   []byte      // record header under way
@@ -59,6 +60,9 @@ func (s *Scanner) Pos() relight.LSN { return s.pos }
 // ValidEnd is the end of the last complete valid record, Options.Start before the first. After a segment switch it is
 // the beginning of the next segment.
 func (s *Scanner) ValidEnd() relight.LSN { return s.valid }
+
+// PassedOver is the end of the record in whose middle reading began, as far as that is known; 0 when there was none. Its events are not reported.
+func (s *Scanner) PassedOver() relight.LSN { return s.passed }
 
 // LastPage is the newest page header that was read.
 func (s *Scanner) LastPage() (Page, bool) { return s.last, s.seen }
@@ -186,6 +190,7 @@ func (s *Scanner) record(p []byte, fn func(Event) error) (int, error) {
 		n := int(min(uint64(len(p)), uint64(s.rest)))
 		s.rest -= uint32(n)
 		s.pos += relight.LSN(n)
+		s.passed = s.pos
 		if s.rest == 0 {
 			s.valid = s.pos
 		}

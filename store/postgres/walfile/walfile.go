@@ -1,5 +1,5 @@
 // Package walfile reads PostgreSQL write-ahead log: page headers, records, and the few kinds of record that
-// disaster recovery asks about (commits, aborts, restore points, checkpoints, switches, removed relations).
+// disaster recovery asks about (commits, aborts, restore points, checkpoints, switches, removed relations, new tablespaces).
 //
 // It promises to work on a stream of any length in constant memory (one record of interest at most), to accept
 // bytes that begin in the middle of a record, never to panic on damaged input, and to report as valid only what
@@ -63,12 +63,13 @@ const (
 	BackupEnd
 	Truncate     // a relation file was cut
 	DropDatabase // files of a database were removed
+	CreateTablespace
 )
 
 // String names the kind for people.
 func (k Kind) String() string {
 	names := [...]string{"", "commit", "abort", "restore point", "shutdown checkpoint", "checkpoint", "segment switch",
-		"end of recovery", "backup end", "truncate", "drop database"}
+		"end of recovery", "backup end", "truncate", "drop database", "create tablespace"}
 	if int(k) < len(names) {
 		return names[k]
 	}
@@ -94,13 +95,16 @@ type Event struct {
 	End      relight.LSN // one past its last byte, before alignment
 	XID      uint32      // of the transaction; a prepared one's own
 	Time     time.Time   // commit, abort, restore point, end of recovery, checkpoint: the server's clock, UTC
-	Name     string      // restore point
+	Name     string      // restore point; create tablespace: its directory
 	Redo     relight.LSN // checkpoints: where replay starts; backup end: where the backup started
 	Timeline relight.TimelineID
 	Previous relight.TimelineID // checkpoints and end of recovery: the timeline before
 	Dropped  []Relation         // relation files removed at commit or abort, or cut by a truncate
 	Blocks   uint32             // truncate: blocks that are left
 	Database uint32             // drop database
+
+	Tablespace uint32 // create tablespace: its oid
+	record     []byte // create tablespace: all of it
 }
 
 // pgEpoch is 2000-01-01 in Unix seconds.
