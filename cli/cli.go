@@ -31,6 +31,7 @@ type Streams struct {
 // session is what every command shares: streams, global flags, and the app they configure.
 type session struct {
 	Streams
+	program    string // what the user calls relight
 	config     string
 	identities []string
 	confirm    string
@@ -43,9 +44,10 @@ type session struct {
 	a          *app.App
 }
 
-// Main runs one command line and gives its exit code.
-func Main(ctx context.Context, args []string, streams Streams) int {
-	s := &session{Streams: streams}
+// Main runs one command line, which begins with the program as the user calls it, and gives its exit code.
+func Main(ctx context.Context, argv []string, streams Streams) int {
+	s := &session{Streams: streams, program: argv[0]}
+	args := argv[1:]
 	root := s.commandFor(args)
 	root.SetArgs(args)
 	root.SetIn(streams.In)

@@ -41,8 +41,7 @@ func TestHelp(t *testing.T) {
 				}
 			}
 			var out, said bytes.Buffer
-			args := append(strings.Fields(c.CommandPath())[1:], "--help")
-			if got := Main(t.Context(), args, Streams{In: strings.NewReader(""), Out: &out, Err: &said}); got != 0 || said.Len() > 0 || !strings.Contains(out.String(), "Examples:") {
+			if got := Main(t.Context(), append(strings.Fields(c.CommandPath()), "--help"), Streams{In: strings.NewReader(""), Out: &out, Err: &said}); got != 0 || said.Len() > 0 || !strings.Contains(out.String(), "Examples:") {
 				t.Errorf("exit code %d\n%s\n%s", got, &out, &said)
 			}
 			c.LocalFlags().VisitAll(func(f *pflag.Flag) {

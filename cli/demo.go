@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 	"strings"
 	"time"
 
@@ -24,7 +25,7 @@ func (s *session) demoCommand() *cobra.Command {
 	complete(c, "scenario", cobra.FixedCompletions([]string{demo.Corruption, demo.Infrastructure}, cobra.ShellCompDirectiveNoFileComp))
 	c.Flags().IntVar(&seconds, "seconds", 10, "how long the workload runs before the disaster")
 	c.Flags().Int64Var(&size, "megabytes", 300, "how much data to make")
-	c.Flags().StringVar(&o.Dir, "directory", "", "an empty directory to work in (default: a new one under the temporary directory)")
+	c.Flags().StringVar(&o.Dir, "directory", "", "where to work: an empty directory, which stays, or one that is not there (default: a new one under the temporary directory)")
 	c.Flags().BoolVar(&o.Keep, "keep", false, "leave everything, and print commands to look around")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		if seconds < 1 || size < 1 {
@@ -35,7 +36,7 @@ func (s *session) demoCommand() *cobra.Command {
 		if err != nil {
 			return fmt.Errorf("demo: find relight itself: %w", err)
 		}
-		o.Executable = executable
+		o.Executable, o.Program = executable, s.program
 		if err := s.header("demo"); err != nil {
 			return err
 		}
@@ -77,14 +78,18 @@ func (n *narrator) Command(argv []string) {
 		_ = n.s.print(map[string]any{"type": "command", "argv": argv}) // as above
 		return
 	}
-	n.s.say("         $ relight %s", strings.Join(quoted(argv), " "))
+	n.s.say("         $ %s", strings.Join(quoted(argv), " "))
 }
 
+// plain is what every shell takes for itself.
+var plain = regexp.MustCompile(`^[\w@%+=:,./-]+$`)
+
+// quoted writes words so that a shell reads them as they are.
 func quoted(argv []string) []string {
 	out := make([]string, len(argv))
 	for i, a := range argv {
 		out[i] = a
-		if strings.ContainsAny(a, " '\"$") {
+		if !plain.MatchString(a) {
 			out[i] = "'" + strings.ReplaceAll(a, "'", `'\''`) + "'"
 		}
 	}
@@ -133,6 +138,11 @@ func (s *session) demoResult(r demo.Result) error {
 			s.say("  %-14s   %s", name, t.UTC().Format("15:04:05.000Z"))
 		}
 	}
+	if r.Directory == "" {
+		s.say("left behind        nothing (--keep leaves the directory, with the evidence that was secured before the recovery)")
+		return nil
+	}
+	s.say("left behind        %s", r.Directory)
 	for _, e := range r.Evidence {
 		s.say("evidence           %s", e)
 	}

@@ -35,6 +35,7 @@ func TestScriptPostgres(t *testing.T) {
 		return errors.Join(setup(e), os.Chmod(filepath.Dir(program), 0o755), os.Chmod(filepath.Dir(filepath.Dir(program)), 0o755))
 	}
 	p.Cmds["cluster"], p.Cmds["sql"], p.Cmds["single"], p.Cmds["tmpfs"] = cluster, ask, single, tmpfs
+	p.Cmds["scratch"], p.Cmds["demonstrates"] = scratch, demonstrates
 	testscript.Run(t, p)
 }
 
@@ -111,11 +112,7 @@ func cluster(ts *testscript.TestScript, neg bool, args []string) {
 	config := ts.MkAbs(name + ".yaml")
 	ts.Check(os.WriteFile(config, []byte(fmt.Sprintf(pgEstate, name, ts.Getenv("WORK"), root, bin, owner)), 0o644))
 	ts.Defer(func() {
-		for _, args := range [][]string{{"protect", "stop"}, {"service", "stop", "--all"}} {
-			if err := ts.Exec("relight", append([]string{"--config", config}, args...)...); err != nil {
-				ts.Logf("%v: %v: %s", args, err, ts.ReadFile("stderr"))
-			}
-		}
+		stopAll(ts, config)
 		pgtest.Forget(root)
 	})
 	for _, args := range [][]string{{"key", "generate", name + ".key"}, {"repo", "init", "--host", name, "--recipient", name + ".key"},
@@ -123,6 +120,15 @@ func cluster(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Check(ts.Exec("relight", append([]string{"--config", config}, args...)...))
 	}
 	ts.Setenv("RELIGHT_CONFIG", config)
+}
+
+// stopAll ends what runs of an estate when its script is over.
+func stopAll(ts *testscript.TestScript, config string) {
+	for _, args := range [][]string{{"protect", "stop"}, {"service", "stop", "--all"}} {
+		if err := ts.Exec("relight", append([]string{"--config", config}, args...)...); err != nil {
+			ts.Logf("%v: %v: %s", args, err, ts.ReadFile("stderr"))
+		}
+	}
 }
 
 func postgresIDs(ts *testscript.TestScript) (uid, gid uint32) {

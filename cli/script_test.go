@@ -27,10 +27,20 @@ import (
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"relight": func() {
 		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-		code := cli.Main(ctx, os.Args[1:], cli.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr})
+		code := cli.Main(ctx, append(called(), os.Args[1:]...), cli.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr})
 		stop()
 		os.Exit(code)
 	}})
+}
+
+// called is the program as it was called, of which testscript leaves the last element in os.Args.
+func called() []string {
+	line, err := os.ReadFile("/proc/self/cmdline")
+	program, _, ok := strings.Cut(string(line), "\x00")
+	if err != nil || !ok {
+		return os.Args[:1]
+	}
+	return []string{program}
 }
 
 // TestScript runs what needs no server: testdata/script/*.txt. Short is for the race detector, which makes each process dear: only scripts whose commands do much at

@@ -22,7 +22,7 @@ func (s *stand) relight(ctx context.Context, args ...string) (json.RawMessage, e
 
 // relightAt runs a relight command as a process of its own, as a user would.
 func (s *stand) relightAt(ctx context.Context, args ...string) (json.RawMessage, error) {
-	s.d.Report.Command(args)
+	s.d.Report.Command(append([]string{s.o.Program}, args...))
 	var out bytes.Buffer
 	err := host.Run(ctx, s.d.Host, host.Command{Argv: append([]string{s.o.Executable, "--json", "--no-input"}, args...), Dir: "/",
 		Env: []string{"RELIGHT_ACTOR=demo"}, Stdout: &out, Stderr: s.d.Report.Output(), What: "relight " + args[len(args)-1]}, 10*time.Second)

@@ -7,12 +7,9 @@ package demo
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -35,10 +32,11 @@ type Options struct {
 	Size       int64         // bytes of data, roughly
 	Keep       bool          // leave everything for a look around
 	Executable string        // relight itself
-	Dir        string        // where to work; "": a fresh directory under the system's temporary one
+	Program    string        // what the user calls it, for commands to be pasted
+	Dir        string        // where to work: an empty directory, or one that is not there; "": a fresh one under the system's temporary directory
 }
 
-// Reporter shows what happens. Stage begins a stage and gives what ends it; Command is called before each relight command that a user could type as well.
+// Reporter shows what happens. Stage begins a stage and gives what ends it; Command is called with each command line that a user could type as well.
 type Reporter interface {
 	Stage(name string) (end func(detail string))
 	Command(argv []string)
@@ -61,6 +59,7 @@ type Result struct {
 	RPO              float64              `json:"rpo_seconds"` // disaster − acknowledgement of the first lost commit; 0 when none was lost
 	RTOObjective     float64              `json:"rto_objective_seconds"`
 	RPOObjective     float64              `json:"rpo_objective_seconds"`
+	Exposure         float64              `json:"exposure_objective_seconds"` // what the scenario may lose, which is far less than the objective; 0: nothing
 	Acknowledged     int                  `json:"acknowledged"`
 	Recovered        int                  `json:"recovered"`
 	Lost             int                  `json:"lost"`
@@ -70,8 +69,8 @@ type Result struct {
 	Checks           []relight.Check      `json:"checks"`
 	Clocks           map[string]time.Time `json:"clocks"`
 	Run              relight.RunID        `json:"run"`
-	Directory        string               `json:"directory,omitempty"`
-	Evidence         []string             `json:"evidence,omitempty"`
+	Directory        string               `json:"directory,omitempty"` // what was left behind; "": nothing
+	Evidence         []string             `json:"evidence,omitempty"`  // files in it
 	ObjectivesMissed []string             `json:"objectives_missed,omitempty"`
 }
 
@@ -80,6 +79,7 @@ type stand struct {
 	o      Options
 	d      Deps
 	layout layout
+	server string // directory of its programs
 	bank   bank.Bank
 	ledger *bank.Ledger
 	failed time.Time // the disaster
@@ -94,48 +94,35 @@ func Run(ctx context.Context, o Options, d Deps) (Result, error) {
 		return Result{}, &relight.Error{Op: "demo", Code: relight.CodeUsage, Err: fmt.Errorf("scenario %q is unknown", o.Scenario),
 			Hint: "the scenarios are: " + strings.Join(slices.Sorted(maps.Keys(scenarios())), ", ")}
 	}
-	s := &stand{o: o, d: d, bank: bank.Bank{Accounts: 10_000, Balance: 1000}}
-	if err := s.open(); err != nil {
+	server, err := findServer()
+	if err != nil {
 		return Result{}, err
 	}
-	result, err := s.play(ctx, scenario)
-	if o.Keep {
-		s.lookAround()
-		result.Directory = s.layout.root
-		return result, err
+	place, err := claim(o.Dir)
+	if err != nil {
+		return Result{}, err
 	}
-	return result, errors.Join(err, s.tearDown(context.WithoutCancel(ctx)))
+	s := &stand{o: o, d: d, layout: place, server: server, bank: bank.Bank{Accounts: 10_000, Balance: 1000}}
+	result, err := s.play(ctx, scenario)
+	return s.leave(context.WithoutCancel(ctx), result, err)
 }
 
 // scenario is a disaster and the way back from it.
 type scenario struct {
-	strike  func(*stand, context.Context) error
-	detect  func(*stand, context.Context) error
-	recover func(*stand, context.Context) (run, error)
+	strike   func(*stand, context.Context) error
+	detect   func(*stand, context.Context) error
+	recover  func(*stand, context.Context) (run, error)
+	exposure time.Duration // how much of what was acknowledged may be lost
 }
+
+// inFlight is how long a commit may be on its way into the repository, which is told of the log once a second.
+const inFlight = 2 * time.Second
 
 func scenarios() map[string]scenario {
 	return map[string]scenario{
-		Corruption:     {(*stand).corrupt, (*stand).detectCorruption, (*stand).recoverCorruption},
-		Infrastructure: {(*stand).destroy, (*stand).detectLoss, (*stand).recoverLoss},
+		Corruption:     {(*stand).corrupt, (*stand).detectCorruption, (*stand).recoverCorruption, 0}, // the damaged server's own log is there
+		Infrastructure: {(*stand).destroy, (*stand).detectLoss, (*stand).recoverLoss, inFlight},
 	}
-}
-
-func (s *stand) open() error {
-	dir := s.o.Dir
-	if dir == "" {
-		made, err := os.MkdirTemp("", "relight-demo-")
-		if err != nil {
-			return fmt.Errorf("make a place for the demonstration: %w", err)
-		}
-		dir = made
-	}
-	absolute, err := filepath.Abs(dir)
-	if err != nil {
-		return fmt.Errorf("make a place for the demonstration: %w", err)
-	}
-	s.layout = layout{root: absolute}
-	return nil
 }
 
 func (s *stand) play(ctx context.Context, sc scenario) (Result, error) {

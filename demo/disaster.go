@@ -3,7 +3,6 @@ package demo
 import (
 	"context"
 	"crypto/rand"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -166,11 +165,12 @@ func (s *stand) detectCorruption(ctx context.Context) error {
 		s.d.Report.Note("the server does not come up again; it says: %s", s.complaint(err))
 		return nil
 	}
-	out, err := s.relight(ctx, "postgres", "check", "--store", storeName, "--integrity")
+	_, err := s.relight(ctx, "postgres", "check", "--store", storeName, "--integrity")
 	s.seen = s.d.Now()
 	switch relight.CodeOf(err) {
 	case relight.CodeVerification:
-		s.d.Report.Note("the server's own checks say: %s", firstFailure(out, err))
+		first, _, _ := strings.Cut(err.Error(), "\n")
+		s.d.Report.Note("the server's own checks say: %s", first)
 		return nil
 	case "":
 		return errors.New("the server's own checks found nothing, though pages were overwritten")
@@ -194,11 +194,6 @@ func (s *stand) complaint(err error) string {
 		}
 	}
 	return err.Error()
-}
-
-func firstFailure(_ json.RawMessage, err error) string {
-	text, _, _ := strings.Cut(err.Error(), "\n")
-	return text
 }
 
 // destroy takes the machine away: everything on it ends at once, and its disks are gone.
