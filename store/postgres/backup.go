@@ -199,6 +199,7 @@ func (b *backup) stop(ctx context.Context) error {
 		return b.s.fail("back up", relight.CodeFailed, "take the backup again", "the server says at its end that it began at %s of timeline %d, and said %s of timeline %d then",
 			l.start, l.timeline, b.facts.StartLSN, b.facts.Timeline)
 	}
+	b.facts.Label = labelDigest(b.label)
 	return nil
 }
 

@@ -300,9 +300,9 @@ func TestParentsAreJudged(t *testing.T) {
 	t.Parallel()
 	const history2 = "1\t0/5000000\tno recovery target specified\n"
 	old := Facts{System: 1, Timeline: 1, StartLSN: 0x3000000, StopLSN: 0x4000000, Checksums: true, BlockSize: 8192, Catalog: 7,
-		Lineage: &Lineage{NextXID: 1000, Databases: map[uint32]uint32{5: 700}}}
+		Label: "parent", Lineage: &Lineage{NextXID: 1000, Databases: map[uint32]uint32{5: 700}, Origin: "clone"}}
 	now := old
-	now.StartLSN, now.StopLSN, now.Lineage = 0x8000000, 0, &Lineage{NextXID: 2000, Databases: map[uint32]uint32{5: 700}}
+	now.StartLSN, now.StopLSN, now.Lineage = 0x8000000, 0, &Lineage{NextXID: 2000, Databases: map[uint32]uint32{5: 700}, Origin: "clone"}
 	for name, c := range map[string]struct {
 		change func(old, now *Facts)
 		why    string
@@ -342,9 +342,18 @@ func TestParentsAreJudged(t *testing.T) {
 		"checksums switched":                 {func(_, n *Facts) { n.Checksums = false }, "checksums"},
 		"no checksums":                       {func(o, n *Facts) { o.Checksums, n.Checksums = false, false }, "no page checksums"},
 		"damaged":                            {func(o, _ *Facts) { o.Damaged = []Damage{{}} }, "damaged"},
-		"older format":                       {func(o, _ *Facts) { o.Lineage = nil }, "which databases"},
-		"transactions wrapped":               {func(_, n *Facts) { n.Lineage.NextXID = 1000 + 1<<31 }, "transaction counter"},
-		"transactions went back":             {func(_, n *Facts) { n.Lineage.NextXID = 999 }, "transaction counter"},
+		"restored from the parent":           {func(o, n *Facts) { o.Lineage.Origin, n.Lineage.Origin = madeByInitdb, "parent" }, ""},
+		"restored from another base":         {func(o, n *Facts) { n.Lineage.Origin = "older" }, "another data directory"},
+		"a standby was made anew":            {func(o, n *Facts) { o.FromStandby, n.FromStandby, n.Lineage.Origin = true, true, "younger clone" }, "another data directory"},
+		"of the primary":                     {func(o, n *Facts) { o.Lineage.Origin = madeByInitdb }, "another data directory"},
+		"origin not recorded":                {func(o, n *Facts) { o.Lineage.Origin = "" }, "which data directory"},
+		"the old label was tidied away": {func(o, n *Facts) {
+			o.Lineage.Origin, n.Lineage.Origin = madeByInitdb, madeByInitdb
+			n.Timeline, n.Lineage.History = 2, history2
+		}, "restored from"},
+		"older format":           {func(o, _ *Facts) { o.Lineage = nil }, "which databases"},
+		"transactions wrapped":   {func(_, n *Facts) { n.Lineage.NextXID = 1000 + 1<<31 }, "transaction counter"},
+		"transactions went back": {func(_, n *Facts) { n.Lineage.NextXID = 999 }, "transaction counter"},
 	} {
 		o, n := old, now
 		ol, nl := *old.Lineage, *now.Lineage
@@ -359,7 +368,7 @@ func TestParentsAreJudged(t *testing.T) {
 // A snapshot of which damage was found is nobody's parent: an older one is, or the next backup is a full one.
 func TestDamagedSnapshotIsNoParent(t *testing.T) {
 	t.Parallel()
-	now := Facts{System: 1, Timeline: 1, StartLSN: 0x8000000, StopLSN: 0x8000000, SegmentSize: testSegment, Checksums: true, Lineage: &Lineage{NextXID: 1000}}
+	now := Facts{System: 1, Timeline: 1, StartLSN: 0x8000000, StopLSN: 0x8000000, SegmentSize: testSegment, Checksums: true, Lineage: &Lineage{NextXID: 1000, Origin: madeByInitdb}}
 	snap := func(id relight.SnapshotID, start relight.LSN) repo.Manifest {
 		f := now
 		f.StartLSN, f.StopLSN = start, start+1

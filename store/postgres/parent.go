@@ -1,7 +1,9 @@
 package postgres
 
 import (
+	"cmp"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -22,7 +24,25 @@ type Lineage struct {
 	NextXID   uint64            `json:"next_xid"`          // 64 bits: never wraps
 	Databases map[uint32]uint32 `json:"databases"`         // by oid: the transaction that wrote the row of pg_database
 	History   string            `json:"history,omitempty"` // of the timeline, as the server has it; "" for a first one
+	Origin    string            `json:"origin,omitempty"`  // of the data directory: the digest of the base backup it was restored from, or madeByInitdb
 }
+
+// madeByInitdb is the origin of a directory that was restored from no base backup.
+const madeByInitdb = "initdb"
+
+// originOf reads what a server leaves of the label of the base backup that its directory was restored from, by whatever tool.
+func originOf(root string) (string, error) {
+	label, err := os.ReadFile(filepath.Join(root, labelName+".old"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return madeByInitdb, nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("tell where the data directory comes from: %w", err)
+	}
+	return labelDigest(string(label)), nil
+}
+
+func labelDigest(label string) string { return fmt.Sprintf("%x", sha256.Sum256([]byte(label))) }
 
 // maxXIDs is how many transactions may lie between two equal 32-bit transaction ids that mean the same transaction.
 const maxXIDs = 1 << 31
@@ -36,6 +56,9 @@ func (s *Store) readLineage(ctx context.Context, conn *pgx.Conn, root string) (l
 	rows, err := conn.Query(ctx, `select oid, xmin::text::int8 from pg_database`)
 	if err != nil {
 		return l, tl, fmt.Errorf("identify databases: %w", err)
+	}
+	if l.Origin, err = originOf(root); err != nil {
+		return l, tl, err
 	}
 	l.Databases = map[uint32]uint32{}
 	var oid uint32
@@ -137,7 +160,23 @@ func parentFault(p, now Facts) string {
 	case now.Lineage.NextXID < p.Lineage.NextXID || now.Lineage.NextXID-p.Lineage.NextXID >= maxXIDs:
 		return "the server's transaction counter does not continue its"
 	}
-	return ancestryFault(p, now)
+	return cmp.Or(ancestryFault(p, now), originFault(p, now))
+}
+
+// originFault tells apart data directories of one cluster. A page that replay made anew, on a standby or after a recovery, has the position of the page it stands for, and not
+// its bytes: hints that the one server set were written to no log. So a parent is a backup of this very directory, or the one that it was restored from.
+func originFault(p, now Facts) string {
+	switch here := now.Lineage.Origin; {
+	case p.Lineage.Origin == "" || here == "":
+		return "it does not say which data directory it is of"
+	case here == p.Label:
+		return ""
+	case here != p.Lineage.Origin:
+		return "it is of another data directory of the cluster, where equal positions are no proof of equal pages"
+	case here == madeByInitdb && now.Timeline != p.Timeline: // a server that was promoted or recovered has an origin
+		return "the server's directory does not say anymore what it was restored from"
+	}
+	return ""
 }
 
 // ancestryFault judges the timelines. The whole of p must lie before the history left p's timeline: a page that p read after that

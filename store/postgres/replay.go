@@ -402,14 +402,14 @@ func (r *restore) disarm() error {
 	return os.Rename(path, path+".unverified")
 }
 
-// tidy removes what recovery leaves behind, and notes how the server was shut down.
+// tidy removes what recovery leaves behind, and notes how the server was shut down. The old label stays: it tells what the directory was restored from (originOf).
 func (r *restore) tidy() error {
 	errs := []error{r.tidySpaces()}
 	if c, err := readControl(r.layout.dir); err == nil && c.State == stateShutdown {
 		r.state.Checkpoint = c.Checkpoint
 		errs = append(errs, r.state.write(r.layout.dir))
 	}
-	for _, name := range []string{labelName + ".old", mapName + ".old", "recovery.signal", "postmaster.opts"} {
+	for _, name := range []string{mapName + ".old", "recovery.signal", "postmaster.opts"} {
 		errs = append(errs, removeIfThere(filepath.Join(r.layout.dir, name)))
 	}
 	return errors.Join(append(errs, host.SyncFS(r.layout.dir))...)

@@ -33,7 +33,7 @@ func TestRestoreLatestKeepsEveryAcknowledgedCommit(t *testing.T) {
 	if lost := bank.Missing(t, srv.DSN("postgres")); len(lost) > 0 {
 		t.Errorf("lost %d acknowledged transfers, first %+v", len(lost), lost[0])
 	}
-	for _, name := range []string{"recovery.signal", "backup_label", "backup_label.old", "standby.signal"} {
+	for _, name := range []string{"recovery.signal", "backup_label", "tablespace_map.old", "standby.signal"} {
 		if exists(filepath.Join(dir, name)) {
 			t.Errorf("%s is left in the restored directory", name)
 		}
