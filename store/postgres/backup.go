@@ -330,21 +330,18 @@ func (b *backup) addServerFiles(ctx context.Context) error {
 	return b.addConfigs(ctx)
 }
 
-// judgeDamage fails the backup for damaged pages unless they are allowed.
+// judgeDamage fails the backup for damaged pages.
 func (b *backup) judgeDamage() error {
-	b.facts.Damaged = b.copied.damage()
-	if len(b.facts.Damaged) == 0 {
+	hurt := b.copied.damage()
+	if len(hurt) == 0 {
 		return nil
 	}
-	for _, d := range b.facts.Damaged {
+	for _, d := range hurt {
 		b.s.log.Error("damaged page", "path", d.Path, "block", d.Block, "why", d.Why)
 	}
-	if b.s.c.AllowDamaged {
-		return nil
-	}
 	return b.s.fail("back up", relight.CodeVerification,
-		"recover the damaged relations from an older snapshot, or allow damaged pages to keep a copy of what is left",
-		"%d damaged pages, first %s", b.copied.hurtPages(), b.facts.Damaged[0])
+		"recover with `relight run start database-corruption`, or rebuild what is damaged (REINDEX, or a table from a restore beside) and back up again; snapshots and log that are there stay good",
+		"%d damaged pages, first %s", b.copied.hurtPages(), hurt[0])
 }
 
 // waitDurable waits until the WAL from start to stop is in the repository: without it the files are no backup.

@@ -39,10 +39,9 @@ type Facts struct {
 	Databases   []Database   `json:"databases"`
 	Tablespaces []Tablespace `json:"tablespaces,omitempty"`
 	Settings    Settings     `json:"settings"`
-	Configs     []string     `json:"configs,omitempty"` // files outside the data directory, kept under relight/etc
-	Label       string       `json:"label,omitempty"`   // digest of the backup's label
-	Lineage     *Lineage     `json:"lineage,omitempty"` // missing in snapshots of before there were incremental ones
-	Damaged     []Damage     `json:"damaged,omitempty"`
+	Configs     []string     `json:"configs,omitempty"`  // files outside the data directory, kept under relight/etc
+	Label       string       `json:"label,omitempty"`    // digest of the backup's label
+	Lineage     *Lineage     `json:"lineage,omitempty"`  // missing in snapshots of before there were incremental ones
 	Vanished    int          `json:"vanished,omitempty"` // files dropped by the server while they were listed
 }
 

@@ -341,7 +341,6 @@ func TestParentsAreJudged(t *testing.T) {
 		"upgraded":                           {func(_, n *Facts) { n.Catalog = 8 }, "another version"},
 		"checksums switched":                 {func(_, n *Facts) { n.Checksums = false }, "checksums"},
 		"no checksums":                       {func(o, n *Facts) { o.Checksums, n.Checksums = false, false }, "no page checksums"},
-		"damaged":                            {func(o, _ *Facts) { o.Damaged = []Damage{{}} }, "damaged"},
 		"restored from the parent":           {func(o, n *Facts) { o.Lineage.Origin, n.Lineage.Origin = madeByInitdb, "parent" }, ""},
 		"restored from another base":         {func(o, n *Facts) { n.Lineage.Origin = "older" }, "another data directory"},
 		"a standby was made anew":            {func(o, n *Facts) { o.FromStandby, n.FromStandby, n.Lineage.Origin = true, true, "younger clone" }, "another data directory"},

@@ -153,8 +153,6 @@ func parentFault(p, now Facts) string {
 		return "page checksums were switched on or off"
 	case !now.Checksums: // nor does the server log hints then: vacuum marks a page all-visible, and its position stays
 		return "the cluster has no page checksums, and without them a page can change under its old position"
-	case len(p.Damaged) > 0:
-		return "it holds damaged pages"
 	case p.Lineage == nil || now.Lineage == nil:
 		return "it does not say which databases it holds"
 	case now.Lineage.NextXID < p.Lineage.NextXID || now.Lineage.NextXID-p.Lineage.NextXID >= maxXIDs:

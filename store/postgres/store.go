@@ -3,7 +3,7 @@
 // The data side (this file's Store) promises:
 //
 //   - A backup is reported only when every byte of it, and the WAL from its start to its stop, is durable in the repository; damaged pages
-//     fail it unless they were allowed by name of option, and are listed then.
+//     fail it, and are named.
 //   - A target that cannot be reached is refused before anything is touched, together with what is possible instead.
 //   - A restore never deletes what it did not make: an occupied directory is renamed aside. Until the last byte is in place and synced, the
 //     directory has no pg_control, so no server can start from it.
@@ -44,7 +44,6 @@ type Config struct {
 	Owner        string        // operating system user of the cluster; "": the owner of DataDir
 	Spool        string        // the receiver's spool, for salvage; "": none
 	Synchronous  *Synchronous  // what the receiver is asked for, for doctor; nil: commits do not wait
-	AllowDamaged bool          // a backup with damaged pages is kept, with the list of them in its facts
 	DurableWait  time.Duration // how long a finished backup waits for its WAL to be durable; 0: five minutes
 	ReplayStall  time.Duration // replay without any sign of progress for so long is given up; 0: thirty minutes
 	SandboxRoot  string        // where proofs restore to; "": the system's directory for temporary files
