@@ -113,7 +113,7 @@ func hintFor(fatal []string) (relight.Code, string) {
 	case strings.Contains(all, "recovery ended before configured recovery target was reached"):
 		return relight.CodeFailed, "the WAL in the repository ends before the target; see `relight postgres window`"
 	case strings.Contains(all, "No space left on device"):
-		return relight.CodeFailed, "free some space and run the restore again; it begins anew by itself"
+		return relight.CodeFailed, "free some space and run the restore again: it goes on from what is there"
 	case strings.Contains(all, "could not restore file"):
 		return relight.CodeFailed, "the repository could not be read; repair that and run the restore again, nothing was promoted"
 	case strings.Contains(all, "insufficient parameter settings"):
