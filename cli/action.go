@@ -59,6 +59,7 @@ func nounHelp(noun string) string {
 func (s *session) actionCommand(a action.Action, verb string) *cobra.Command {
 	var dry, force bool
 	c := &cobra.Command{Use: verb, Short: a.Title(), Example: "  " + a.Example(), Args: cobra.NoArgs}
+	c.Flags().SetNormalizeFunc(otherNames)
 	values := bindFields(c.Flags(), a.Fields())
 	s.completeFields(c, a.Fields())
 	if a.HasPlan() {
@@ -82,6 +83,14 @@ func (s *session) actionCommand(a action.Action, verb string) *cobra.Command {
 		return s.runAction(c.Context(), live, in, dry, force)
 	}
 	return c
+}
+
+// otherNames are what people call some flags besides.
+func otherNames(_ *pflag.FlagSet, name string) pflag.NormalizedName {
+	if name == "verify-before-restore" {
+		name = "verify-before"
+	}
+	return pflag.NormalizedName(name)
 }
 
 func (s *session) runAction(ctx context.Context, a action.Action, in any, dry, force bool) error {

@@ -1,6 +1,8 @@
 package cli
 
 import (
+	"strings"
+
 	"github.com/spf13/cobra"
 
 	"github.com/toolboxai/relight/app"
@@ -9,6 +11,7 @@ import (
 func (s *session) recoverCommand() *cobra.Command {
 	var f runFlags
 	var o app.Bare
+	var spaces []string
 	c := &cobra.Command{Use: "recover", Short: "recover an estate on a bare machine from a repository and its recovery key", Args: cobra.NoArgs,
 		Long: "Recover from nothing but a repository, its recovery key and this binary: the estate's configuration is brought back, this machine is enrolled,\n" +
 			"and the runbook infrastructure-loss is carried out. Interrupted, it can be repeated; the run itself goes on with `relight run resume`.",
@@ -16,6 +19,7 @@ func (s *session) recoverCommand() *cobra.Command {
 	c.Flags().StringVar(&o.URL, "repo", "", "URL of the repository (required)")
 	c.Flags().StringVar(&o.Directory, "directory", "", "where relight.yaml is to lie (default: where it lay)")
 	c.Flags().StringVar(&o.Host, "host", hostname(), "name of this machine in signatures")
+	c.Flags().StringSliceVar(&spaces, "tablespace", nil, "OLD=NEW: where a tablespace goes, by its location, name or oid in the source; several may be given. Others go where they were")
 	f.bind(c, s)
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		if o.URL == "" {
@@ -29,7 +33,7 @@ func (s *session) recoverCommand() *cobra.Command {
 		if !s.json {
 			s.say("estate %s is back in %s", e.Name, e.Directory)
 		}
-		f.inputs = append([]string{"directory=" + o.Directory}, f.inputs...)
+		f.inputs = append([]string{"directory=" + o.Directory, "tablespaces=" + strings.Join(spaces, ",")}, f.inputs...)
 		rb, err := s.a.Runbook("infrastructure-loss")
 		if err != nil {
 			return err

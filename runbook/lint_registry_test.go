@@ -22,14 +22,15 @@ type serviceIn struct {
 }
 
 type restoreIn struct {
-	Store        string `flag:"store" required:"true" help:"the store to restore"`
-	At           string `flag:"at" default:"latest"`
-	Snapshot     string `flag:"snapshot"`
-	Target       string `flag:"target" default:"in-place"`
-	Salvage      string `flag:"salvage"`
-	VerifyBefore bool   `flag:"verify-before"`
-	Verify       bool   `flag:"verify"`
-	Force        bool   `flag:"force"`
+	Store        string   `flag:"store" required:"true" help:"the store to restore"`
+	At           string   `flag:"at" default:"latest"`
+	Snapshot     string   `flag:"snapshot"`
+	Target       string   `flag:"target" default:"in-place"`
+	Tablespace   []string `flag:"tablespace"`
+	Salvage      string   `flag:"salvage"`
+	VerifyBefore bool     `flag:"verify-before"`
+	Verify       bool     `flag:"verify"`
+	Force        bool     `flag:"force"`
 }
 
 type checkIn struct {

@@ -249,7 +249,7 @@ func (a *actions) doctor(ctx context.Context, _ action.Env, in storeInput) (Chec
 	return c.Store.report("doctor", "each failed check says what is missing: mend it, then ask again, before protection starts", checks)
 }
 
-func (c Cluster) target(in restoreInput) store.Target {
+func (c Cluster) target(in restoreInput) (store.Target, error) {
 	t := store.Target{Directory: c.Data, Owner: c.Owner}
 	if in.Target != "in-place" {
 		t.Directory = in.Target
@@ -257,5 +257,7 @@ func (c Cluster) target(in restoreInput) store.Target {
 	if dir, err := filepath.Abs(t.Directory); err == nil { // the server's programs run elsewhere
 		t.Directory = dir
 	}
-	return t
+	var err error
+	t.Tablespaces, err = ParseTablespaces(in.Tablespace)
+	return t, err
 }

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -24,6 +25,8 @@ type restoreInput struct {
 	Delta        bool   `flag:"delta" help:"change an occupied target in place, only where it differs"`
 	VerifyBefore bool   `flag:"verify_before" help:"read everything that is needed before touching the target"`
 	Verify       bool   `flag:"verify" help:"check the restored server; when that fails it is left stopped"`
+
+	Tablespace []string `flag:"tablespace" help:"OLD=NEW: where a tablespace goes, by its location, name or oid in the source; several may be given. Others go where they were when in place, else to TARGET.tblspc/OID"`
 }
 
 // RestoreReport is what a restore brought back.
@@ -70,6 +73,27 @@ func ParseTarget(text string, exclusive bool, parseTime func(string) (time.Time,
 	return t, nil
 }
 
+// ParseTablespaces reads where tablespaces are to go, each as OLD=NEW. NEW is an absolute path, so that OLD may hold an equals sign.
+func ParseTablespaces(texts []string) (map[string]string, error) {
+	places := map[string]string{}
+	for _, text := range texts {
+		old, place, ok := strings.Cut(text, "=/")
+		var err error
+		switch {
+		case !ok || old == "":
+			err = errors.New("it is not of the form OLD=NEW with an absolute path as NEW")
+		case places[old] != "":
+			err = fmt.Errorf("tablespace %s is given twice", old)
+		}
+		if err != nil {
+			return nil, &relight.Error{Op: "read tablespace", Subject: strconv.Quote(text), Code: relight.CodeUsage, Err: err,
+				Hint: "give each tablespace once: its location, name or oid in the source, and where it goes: /srv/fast=/mnt/fast"}
+		}
+		places[old] = "/" + place
+	}
+	return places, nil
+}
+
 // resolved is a restore's input joined with its store.
 type resolved struct {
 	Cluster
@@ -94,7 +118,11 @@ func (a *actions) resolveRestore(ctx context.Context, in restoreInput) (resolved
 		return resolved{}, err
 	}
 	t.Timeline = relight.TimelineID(in.Timeline)
-	return resolved{Cluster: c, target: c.target(in), name: c.repository(in.Repository),
+	target, err := c.target(in)
+	if err != nil {
+		return resolved{}, err
+	}
+	return resolved{Cluster: c, target: target, name: c.repository(in.Repository),
 		point: relight.RecoveryPoint{Store: c.Store.Config().Name, Snapshot: relight.SnapshotID(in.Snapshot), Target: t}}, nil
 }
 
@@ -130,7 +158,7 @@ func (a *actions) planRestore(ctx context.Context, env action.Env, in restoreInp
 	if err != nil {
 		return action.Blast{}, err
 	}
-	plan, err := r.Store.PlanRestore(ctx, reader, r.point, r.target, store.RestoreOptions{Force: env.Force || in.Target == "in-place"})
+	plan, err := r.Store.PlanRestore(ctx, reader, r.point, r.target, store.RestoreOptions{Force: env.Force || in.Target == "in-place", Delta: in.Delta})
 	if err != nil {
 		return action.Blast{}, err
 	}
@@ -150,10 +178,31 @@ func (a *actions) planRestore(ctx context.Context, env action.Env, in restoreInp
 		b.Lines = append(b.Lines, "changes what is there in place: "+plan.Occupied+"; blocks that differ are overwritten and cannot be examined afterwards, so keep evidence first; "+
 			"its log and the files that the snapshot does not have are moved aside")
 	default:
-		b.Lines = append(b.Lines, "replaces what is there: "+plan.Occupied+"; it is set aside, not deleted, when space allows")
+		b.Lines = append(b.Lines, "replaces what is there: "+plan.Occupied+"; it is set aside, not deleted; without room for both the restore is refused, and --delta needs less")
+	}
+	for _, sp := range plan.Spaces {
+		if b.Lines = append(b.Lines, sp.line(in.Delta && plan.Occupied != "")); sp.Occupied {
+			b.Danger = action.Data
+		}
 	}
 	b.Lines = append(b.Lines, plan.Warnings...)
 	return b, nil
+}
+
+// line says where a tablespace goes and what becomes of what is there.
+func (s SpaceBlast) line(delta bool) string {
+	text := fmt.Sprintf("tablespace %s goes to %s, where it was", s.Name, s.Place)
+	if s.Place != s.Location {
+		text = fmt.Sprintf("tablespace %s, in the source %s, goes to %s", s.Name, s.Location, s.Place)
+	}
+	switch {
+	case !s.Occupied:
+		return text
+	case delta:
+		return text + ": " + s.Directory + " is changed in place"
+	default:
+		return text + ": " + s.Directory + ", which is there, is set aside, not deleted"
+	}
 }
 
 // echo says a moment back with its offset and how far it is from the last commit, so that a wrong zone or day is seen before anything happens.

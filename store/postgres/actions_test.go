@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -57,6 +58,43 @@ func TestParseTarget(t *testing.T) {
 	twice := &relight.Error{Err: errors.New("that hour occurs twice"), Hint: "give the offset"}
 	if _, err := ParseTarget("02:30", false, func(string) (time.Time, error) { return time.Time{}, twice }); relight.HintOf(err) != twice.Hint {
 		t.Errorf("the better hint is lost: %v", err)
+	}
+}
+
+func TestParseTablespaces(t *testing.T) {
+	t.Parallel()
+	got, err := ParseTablespaces([]string{"/srv/fast=/mnt/fast", "archive=/mnt/a=b", "/srv/x=y=/mnt/x", "16400=/mnt/n"})
+	want := map[string]string{"/srv/fast": "/mnt/fast", "archive": "/mnt/a=b", "/srv/x=y": "/mnt/x", "16400": "/mnt/n"}
+	if err != nil || !maps.Equal(got, want) {
+		t.Errorf("%v, %v", got, err)
+	}
+	for _, bad := range [][]string{{"/srv/fast"}, {"=/mnt"}, {"a=b"}, {""}, {"a=/x", "a=/y"}} {
+		if _, err := ParseTablespaces(bad); relight.CodeOf(err) != relight.CodeUsage || relight.HintOf(err) == "" {
+			t.Errorf("%q: %v", bad, err)
+		}
+	}
+}
+
+// What a person reads before typing the name says of every tablespace where it goes and what it replaces.
+func TestSpacesOfABlast(t *testing.T) {
+	t.Parallel()
+	here := SpaceBlast{Name: "fast", Location: "/srv/fast", Place: "/srv/fast", Directory: "/srv/fast/PG_15_1"}
+	there := SpaceBlast{Name: "16400", Location: "/srv/slow", Place: "/look.tblspc/16400", Directory: "/look.tblspc/16400/PG_15_1"}
+	taken := here
+	taken.Occupied = true
+	for _, c := range []struct {
+		s     SpaceBlast
+		delta bool
+		want  string
+	}{
+		{here, false, "tablespace fast goes to /srv/fast, where it was"},
+		{there, true, "tablespace 16400, in the source /srv/slow, goes to /look.tblspc/16400"},
+		{taken, false, "tablespace fast goes to /srv/fast, where it was: /srv/fast/PG_15_1, which is there, is set aside, not deleted"},
+		{taken, true, "tablespace fast goes to /srv/fast, where it was: /srv/fast/PG_15_1 is changed in place"},
+	} {
+		if got := c.s.line(c.delta); got != c.want {
+			t.Errorf("%q, want %q", got, c.want)
+		}
 	}
 }
 

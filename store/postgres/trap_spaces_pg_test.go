@@ -255,3 +255,41 @@ func TestRestoreLeavesNoPlaceOfATablespaceThatIsNot(t *testing.T) {
 		t.Errorf("left is %v, told %v", left, out.Tablespaces)
 	}
 }
+
+// The receiver says of what it ships whether it creates a tablespace: a plan reads only that, and what nobody has looked at.
+func TestOnlyWALThatCreatesTablespacesIsReadForThem(t *testing.T) {
+	t.Parallel()
+	st := newPGStand(t)
+	s := spaced{pgStand: st}
+	st.follow()
+	st.srv.Exec(`create table t (i int)`)
+	st.backup()
+	for range 4 {
+		st.srv.Exec(`insert into t values (1)`, `select pg_switch_wal()`)
+	}
+	s.space("later", filepath.Join(st.srv.Root, "later"))
+	for range 4 {
+		st.srv.Exec(`insert into t values (1)`, `select pg_switch_wal()`)
+	}
+	st.durable()
+	a, err := loadArchive(t.Context(), st.meta, "main")
+	check(t, err)
+	plan, err := resolve(t.Context(), a, point(relight.RecoveryTarget{Kind: relight.TargetLatest}), nil)
+	check(t, err)
+	wal := newPlannedWAL(st.reader(st.blobs), "main", plan)
+	read := slices.Concat(wal.suspects()...)
+	if len(wal.names()) < 8 || len(read) != 2 {
+		t.Errorf("of %d segments %v would be read", len(wal.names()), read)
+	}
+	found, err := wal.creations(t.Context())
+	check(t, err)
+	if len(found) != 1 || found[0].Name != filepath.Join(st.srv.Root, "later") {
+		t.Errorf("found %+v", found)
+	}
+	for i := range wal.plan.Pieces { // as an older writer left it
+		wal.plan.Pieces[i].Tablespaces = nil
+	}
+	if blind, err := wal.creations(t.Context()); err != nil || len(blind) != 1 || blind[0].Start != found[0].Start || len(wal.suspects()) != 1 {
+		t.Errorf("without facts: %+v, %v", blind, err)
+	}
+}
