@@ -161,3 +161,29 @@ func TestFreeSpaceOfWhatDoesNotExistYet(t *testing.T) {
 		t.Fatal(u, err)
 	}
 }
+
+func TestRealPathAndFileSystem(t *testing.T) {
+	t.Parallel()
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.Mkdir(filepath.Join(dir, "real"), 0o755), os.Symlink("real", filepath.Join(dir, "link"))); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]string{"link": "real", "link/none/x": "real/none/x", "none": "none", "link/../real/y": "real/y"} {
+		if got, err := host.RealPath(filepath.Join(dir, "x/..") + "/" + path); err != nil || got != filepath.Join(dir, want) {
+			t.Errorf("%s is %s, %v", path, got, err)
+		}
+	}
+	here, err := host.FileSystem(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if below, err := host.FileSystem(filepath.Join(dir, "none", "deep")); err != nil || below != here {
+		t.Errorf("%d below %d, %v", below, here, err)
+	}
+	if other, err := host.FileSystem("/proc/none"); err != nil || other == here {
+		t.Errorf("/proc is on %d as %s, %v", other, dir, err)
+	}
+}

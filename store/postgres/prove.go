@@ -38,7 +38,7 @@ func (s *Store) Prove(ctx context.Context, r *repo.Reader, p relight.RecoveryPoi
 		ID: string(run.out.Snapshot) + "-" + s.now().UTC().Format("20060102T150405Z"), Store: s.c.Name, Snapshot: run.out.Snapshot, Point: p,
 		At: s.now().UTC(), Restored: run.out, Checks: run.checks, OK: rerr == nil && run.out.Verified,
 	}
-	proof.Restored.Directory = "" // gone
+	proof.Restored.Directory, proof.Restored.Tablespaces = "", nil // gone
 	if rerr != nil && relight.CodeOf(rerr) != relight.CodeVerification {
 		return proof, fmt.Errorf("prove store %s: %w", s.c.Name, rerr)
 	}

@@ -10,10 +10,12 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
 	"github.com/toolboxai/relight"
+	"github.com/toolboxai/relight/blob/fault"
 	"github.com/toolboxai/relight/internal/pgtest"
 	"github.com/toolboxai/relight/store"
 )
@@ -211,6 +213,55 @@ func TestRestoreInPlaceSetsLaterTablespacesAside(t *testing.T) {
 	srv.Start()
 	if got := srv.Query(spacedRows); got != "1000 1000" {
 		t.Errorf("bare: rows %s", got)
+	}
+}
+
+// A restore that was cut off during replay goes on in its own tablespaces, without force, and leaves nothing of the first attempt in them.
+func TestUnfinishedRestoreGoesOnInItsTablespaces(t *testing.T) {
+	t.Parallel()
+	st := newSpaced(t)
+	st.srv.Exec(`select pg_switch_wal()`, `insert into a select g from generate_series(1, 5000) g`, `select pg_switch_wal()`, `insert into a values (0)`, `select pg_switch_wal()`)
+	st.durable()
+	dir := filepath.Join(st.srv.Root, "look")
+	var replayed atomic.Bool
+	flaky := fault.New(st.blobs, func(op fault.Op) fault.Fault {
+		if replayed.Load() && op.Kind == fault.Get && strings.Contains(op.Name, "/000000010000") && !strings.HasSuffix(op.Name, ".meta") {
+			return fault.Fault{Effect: fault.Refuse}
+		}
+		return fault.Fault{}
+	})
+	latest := point(relight.RecoveryTarget{Kind: relight.TargetLatest})
+	_, err := st.store.Restore(t.Context(), st.reader(flaky), latest, store.Target{Directory: dir}, store.RestoreOptions{Progress: func(p relight.Progress) {
+		if p.Phase == "copy" {
+			replayed.Store(true)
+		}
+	}})
+	if err == nil {
+		t.Fatal("the failing bucket does not matter")
+	}
+	stale, err := filepath.Glob(dir + ".tblspc/*/PG_*")
+	check(t, err)
+	if len(stale) != 2 {
+		t.Fatalf("the first attempt left %v", stale)
+	}
+	for _, inner := range stale { // as replay may have
+		check(t, os.MkdirAll(filepath.Join(inner, "5"), 0o700))
+		check(t, os.WriteFile(filepath.Join(inner, "5", "99999"), []byte("stale"), 0o600))
+	}
+	_, srv := st.mustRestore(dir, latest.Target, store.RestoreOptions{})
+	if got := srv.Query(spacedRows); got != "1000 6001" {
+		t.Errorf("rows %s", got)
+	}
+	left, err := filepath.Glob(dir + ".tblspc/*/PG_*/5/99999")
+	check(t, err)
+	aside, err := filepath.Glob(dir + ".tblspc/*/*.damaged-*")
+	check(t, err)
+	if len(left)+len(aside) > 0 {
+		t.Errorf("left are %v and %v", left, aside)
+	}
+	_, err = st.into(store.Target{Directory: dir}, store.RestoreOptions{})
+	if relight.CodeOf(err) != relight.CodeLeaseHeld {
+		t.Errorf("over the running restored server: %v", err)
 	}
 }
 
