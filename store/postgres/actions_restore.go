@@ -23,7 +23,7 @@ type restoreInput struct {
 	Repository   string `flag:"repository" help:"the repository; the store's first when not given"`
 	Target       string `flag:"target" help:"in-place, or a directory to restore into" default:"in-place"`
 	Delta        bool   `flag:"delta" help:"change an occupied target in place, only where it differs"`
-	VerifyBefore bool   `flag:"verify_before" help:"read everything that is needed before touching the target"`
+	VerifyBefore bool   `flag:"verify_before" help:"read everything that is needed before touching the target; also called --verify-before-restore"`
 	Verify       bool   `flag:"verify" help:"check the restored server; when that fails it is left stopped"`
 
 	Tablespace []string `flag:"tablespace" help:"OLD=NEW: where a tablespace goes, by its location, name or oid in the source; several may be given. Others go where they were when in place, else to TARGET.tblspc/OID"`

@@ -36,19 +36,19 @@ import (
 
 // Config is what relight must know of one cluster.
 type Config struct {
-	Name         string        // the store's name in the estate
-	Conn         string        // libpq keywords or URI of a superuser's connection; only backup, check and doctor need it
-	Peers        []string      // connections of the cluster's other servers, for doctor
-	DataDir      string        // "": asked from the server
-	BinDir       string        // "": found, see FindBinaries
-	Owner        string        // operating system user of the cluster; "": the owner of DataDir
-	Spool        string        // the receiver's spool, for salvage; "": none
-	Synchronous  *Synchronous  // what the receiver is asked for, for doctor; nil: commits do not wait
-	DurableWait  time.Duration // how long a finished backup waits for its WAL to be durable; 0: five minutes
-	ReplayStall  time.Duration // replay without any sign of progress for so long is given up; 0: thirty minutes
-	SandboxRoot  string        // where proofs restore to; "": the system's directory for temporary files
-	Preload      string        // shared_preload_libraries during replay; needed only for extensions with own WAL records
-	Invariants   []Invariant   // questions with expectations, put by Check and Prove
+	Name        string        // the store's name in the estate
+	Conn        string        // libpq keywords or URI of a superuser's connection; only backup, check and doctor need it
+	Peers       []string      // connections of the cluster's other servers, for doctor
+	DataDir     string        // "": asked from the server
+	BinDir      string        // "": found, see FindBinaries
+	Owner       string        // operating system user of the cluster; "": the owner of DataDir
+	Spool       string        // the receiver's spool, for salvage; "": none
+	Synchronous *Synchronous  // what the receiver is asked for, for doctor; nil: commits do not wait
+	DurableWait time.Duration // how long a finished backup waits for its WAL to be durable; 0: five minutes
+	ReplayStall time.Duration // replay without any sign of progress for so long is given up; 0: thirty minutes
+	SandboxRoot string        // where proofs restore to; "": the system's directory for temporary files
+	Preload     string        // shared_preload_libraries during replay; needed only for extensions with own WAL records
+	Invariants  []Invariant   // questions with expectations, put by Check and Prove
 }
 
 // Deps is what the store works with. Log and Host are needed; the rest has defaults.
