@@ -101,6 +101,7 @@ type Spec[In, Out any] struct {
 	Title   string // one line, imperative: "restore a PostgreSQL store to a point in time"
 	Example string // a complete command line
 	Danger  Danger
+	Forced  string // what Env.Force allows, as the help of a flag; "": nothing
 	Run     func(ctx context.Context, env Env, in In) (Out, error)
 	Probe   func(ctx context.Context, env Env, in In) (Probed, error) // nil: none; must only read
 	Plan    func(ctx context.Context, env Env, in In) (Blast, error)  // nil: none; must only read

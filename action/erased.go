@@ -14,6 +14,7 @@ import (
 // any of them. It is made by New or Define; the zero value is refused by NewRegistry.
 type Action struct {
 	name, title, example string
+	forced               string
 	danger               Danger
 	fields               []Field
 	out                  []OutField
@@ -42,7 +43,7 @@ func New[In, Out any](s Spec[In, Out]) (Action, error) {
 // Define is New for lists: what is wrong with s is kept and reported by NewRegistry.
 func Define[In, Out any](s Spec[In, Out]) Action {
 	a := Action{
-		name: s.Name, title: s.Title, example: s.Example, danger: s.Danger,
+		name: s.Name, title: s.Title, example: s.Example, danger: s.Danger, forced: s.Forced,
 		in: reflect.TypeFor[In](), outType: reflect.TypeFor[Out](),
 	}
 	if a.danger == "" {
@@ -146,6 +147,9 @@ func (a Action) Example() string { return a.example }
 
 // Danger is the worst that the action does.
 func (a Action) Danger() Danger { return a.danger }
+
+// Forced says what Env.Force allows the action; "" for one to which it means nothing.
+func (a Action) Forced() string { return a.forced }
 
 // Fields describes the inputs in the order of declaration.
 func (a Action) Fields() []Field { return a.fields }

@@ -27,6 +27,7 @@ func (a *App) Actions() (*action.Registry, error) {
 			action.Define(action.Spec[repositoryChoice, RepositoryInfo]{Name: "repo.info", Title: "show a repository's identity, keys, hosts and stores", Danger: action.None,
 				Example: "relight repo info", Run: a.repoInfo, Probe: a.probeRepoInfo}),
 			action.Define(action.Spec[directoryInput, EstateRestored]{Name: "estate.restore", Title: "bring the estate's configuration back from a repository", Danger: action.None,
+				Forced:  "replace files that differ from those that were kept",
 				Example: "relight estate restore --directory /etc/relight --identity recovery.key", Run: a.restoreEstate, Probe: a.probeEstate}),
 		})...)
 }
@@ -210,8 +211,8 @@ func (a *App) snapshots(ctx context.Context, storeName, repository string) ([]re
 type pickInput struct {
 	Store      string `flag:"store" help:"the store; the only one when not given"`
 	Repository string `flag:"repository" help:"the repository; the store's first when not given"`
-	Snapshot   string `flag:"snapshot" help:"the snapshot's id"`
-	Latest     bool   `flag:"latest" help:"the newest; the same as giving no id"`
+	Snapshot   string `flag:"snapshot" help:"the snapshot's id; the newest of those that match when not given"`
+	selection
 }
 
 // BackupVerified says that a snapshot is intact, and what that does not say.
@@ -231,11 +232,7 @@ func (a *App) pick(ctx context.Context, in pickInput) (*repo.Reader, repo.Manife
 	if err != nil {
 		return nil, repo.Manifest{}, err
 	}
-	if in.Latest && in.Snapshot != "" {
-		return nil, repo.Manifest{}, &relight.Error{Op: "find snapshot", Subject: in.Snapshot, Code: relight.CodeUsage, Err: errors.New("the newest and a certain one are asked for"),
-			Hint: "give either --latest or --snapshot"}
-	}
-	man, err := choose(ctx, r.Meta(), s.Name, in.Snapshot)
+	man, err := a.choose(ctx, r.Meta(), s.Name, in.Snapshot, in.selection)
 	return r, man, err
 }
 

@@ -9,7 +9,6 @@ import (
 
 	"github.com/toolboxai/relight"
 	"github.com/toolboxai/relight/action"
-	"github.com/toolboxai/relight/estate"
 	"github.com/toolboxai/relight/repo"
 	"github.com/toolboxai/relight/store/postgres"
 )
@@ -17,9 +16,7 @@ import (
 type listInput struct {
 	Store      string `flag:"store" help:"the store; the only one when not given"`
 	Repository string `flag:"repository" help:"the repository; the store's first when not given"`
-	Latest     bool   `flag:"latest" help:"only the newest of those that match"`
-	Verified   bool   `flag:"verified" help:"only proven ones"`
-	Before     string `flag:"before" help:"only those finished before this time, in the estate's zone unless it has an offset"`
+	selection
 }
 
 // BackupList is a list of snapshots, newest last, with the restore points between them and the recovery sets that the store is in.
@@ -50,7 +47,7 @@ func (l BackupList) Records() (stream string, records []any) {
 }
 
 func (a *App) listBackups(ctx context.Context, _ action.Env, in listInput) (BackupList, error) {
-	before, err := a.before(in.Before)
+	f, err := a.filter(in.selection)
 	if err != nil {
 		return BackupList{}, err
 	}
@@ -63,23 +60,12 @@ func (a *App) listBackups(ctx context.Context, _ action.Env, in listInput) (Back
 			return BackupList{}, err
 		}
 	}
-	l.narrow(in, before)
+	l.narrow(f)
 	if len(l.Snapshots) == 0 {
 		return BackupList{}, &relight.Error{Op: "list backups", Code: relight.CodeNotFound, Err: errors.New("there is none that matches"),
 			Hint: "`relight backup list` shows all there are, `relight backup create` takes one"}
 	}
 	return l, nil
-}
-
-func (a *App) before(text string) (time.Time, error) {
-	if text == "" {
-		return time.Time{}, nil
-	}
-	e, err := a.Estate()
-	if err != nil {
-		return time.Time{}, err
-	}
-	return estate.ParseTime(text, e.Zone)
 }
 
 // between gives what lies between base backups: restore points, and the sets that the store is in.
@@ -115,16 +101,11 @@ func (a *App) between(ctx context.Context, in listInput) ([]relight.NamedMark, [
 	return points, sets, nil
 }
 
-func (l *BackupList) narrow(in listInput, before time.Time) {
-	if !before.IsZero() {
-		l.Snapshots = slices.DeleteFunc(l.Snapshots, func(s relight.Snapshot) bool { return !s.Finished.Before(before) })
-		l.Points = slices.DeleteFunc(l.Points, func(p relight.NamedMark) bool { return !p.Point.Time.Before(before) })
-		l.Sets = slices.DeleteFunc(l.Sets, func(s SetShown) bool { return !s.At.Before(before) })
-	}
-	if in.Verified {
-		l.Snapshots = slices.DeleteFunc(l.Snapshots, func(s relight.Snapshot) bool { return s.State != relight.Proven })
-	}
-	if n := len(l.Snapshots); in.Latest && n > 1 {
+func (l *BackupList) narrow(f filter) {
+	l.Snapshots = slices.DeleteFunc(l.Snapshots, func(s relight.Snapshot) bool { return !f.takes(s) })
+	l.Points = slices.DeleteFunc(l.Points, func(p relight.NamedMark) bool { return !f.inTime(p.Point.Time) })
+	l.Sets = slices.DeleteFunc(l.Sets, func(s SetShown) bool { return !f.inTime(s.At) })
+	if n := len(l.Snapshots); f.Latest && n > 1 {
 		l.Snapshots = l.Snapshots[n-1:]
 	}
 }
@@ -140,7 +121,8 @@ func (a *App) probeList(ctx context.Context, env action.Env, in listInput) (acti
 type showInput struct {
 	Store      string `flag:"store" help:"the store; the only one when not given"`
 	Repository string `flag:"repository" help:"the repository; the store's first when not given"`
-	Snapshot   string `flag:"snapshot" help:"the snapshot's id, or a recovery set, set:NAME; the newest snapshot when not given"`
+	Snapshot   string `flag:"snapshot" help:"the snapshot's id, or a recovery set, set:NAME; the newest snapshot of those that match when not given"`
+	selection
 }
 
 // BackupShown is one snapshot, or one recovery set, with what is known of it.
@@ -169,6 +151,9 @@ type ProofShown struct {
 }
 
 func (a *App) showBackup(ctx context.Context, _ action.Env, in showInput) (BackupShown, error) {
+	if err := in.alone(in.Snapshot); err != nil {
+		return BackupShown{}, err
+	}
 	if name, is := strings.CutPrefix(in.Snapshot, repo.SetMark); is {
 		return a.showNamedSet(ctx, name)
 	}
@@ -180,7 +165,7 @@ func (a *App) showBackup(ctx context.Context, _ action.Env, in showInput) (Backu
 	if err != nil {
 		return BackupShown{}, err
 	}
-	man, err := choose(ctx, m, s.Name, in.Snapshot)
+	man, err := a.choose(ctx, m, s.Name, in.Snapshot, in.selection)
 	if err != nil {
 		return BackupShown{}, err
 	}
@@ -229,19 +214,4 @@ func (a *App) probeShow(ctx context.Context, env action.Env, in showInput) (acti
 		return action.Probed{State: action.NotDone, Detail: err.Error()}, nil
 	}
 	return action.Probed{State: action.Done, Out: out}, nil
-}
-
-// choose finds a snapshot by its id, or the newest.
-func choose(ctx context.Context, m *repo.Meta, store, id string) (repo.Manifest, error) {
-	all, err := m.Snapshots(ctx, store)
-	if err != nil {
-		return repo.Manifest{}, err
-	}
-	for _, man := range slices.Backward(all) {
-		if id == "" || string(man.ID) == id {
-			return man, nil
-		}
-	}
-	return repo.Manifest{}, &relight.Error{Op: "find snapshot", Subject: strings.TrimSpace(id + " of " + store), Code: relight.CodeNotFound,
-		Err: errors.New("the repository holds none such"), Hint: "`relight backup list` shows what it holds"}
 }

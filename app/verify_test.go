@@ -50,7 +50,7 @@ func TestVerifyGivesAndTakesTheState(t *testing.T) {
 		t.Fatal(got)
 	}
 	_, _, err = run(t, st.app(st.recovering), "backup.verify", map[string]any{"latest": "true", "snapshot": string(all[0].ID)})
-	refused(t, err, relight.CodeUsage, "newest and a certain one")
+	refused(t, err, relight.CodeUsage, "a certain one is named")
 }
 
 func TestListNarrows(t *testing.T) {
@@ -64,19 +64,19 @@ func TestListNarrows(t *testing.T) {
 	}
 	l.Snapshots[0].State = relight.Proven
 	for name, c := range map[string]struct {
-		in     listInput
+		in     selection
 		before time.Time
 		want   []relight.SnapshotID
 	}{
-		"all":               {listInput{}, time.Time{}, []relight.SnapshotID{all[0].ID, all[1].ID, all[2].ID}},
-		"latest":            {listInput{Latest: true}, time.Time{}, []relight.SnapshotID{all[2].ID}},
-		"before":            {listInput{}, all[1].Finished, []relight.SnapshotID{all[0].ID}},
-		"the latest before": {listInput{Latest: true}, all[2].Finished, []relight.SnapshotID{all[1].ID}},
-		"proven":            {listInput{Verified: true, Latest: true}, time.Time{}, []relight.SnapshotID{all[0].ID}},
-		"none before":       {listInput{Verified: true}, all[0].Finished, nil},
+		"all":               {selection{}, time.Time{}, []relight.SnapshotID{all[0].ID, all[1].ID, all[2].ID}},
+		"latest":            {selection{Latest: true}, time.Time{}, []relight.SnapshotID{all[2].ID}},
+		"before":            {selection{}, all[1].Finished, []relight.SnapshotID{all[0].ID}},
+		"the latest before": {selection{Latest: true}, all[2].Finished, []relight.SnapshotID{all[1].ID}},
+		"proven":            {selection{Verified: true, Latest: true}, time.Time{}, []relight.SnapshotID{all[0].ID}},
+		"none before":       {selection{Verified: true}, all[0].Finished, nil},
 	} {
 		got := BackupList{Snapshots: slices.Clone(l.Snapshots)}
-		got.narrow(c.in, c.before)
+		got.narrow(filter{c.in, c.before})
 		var ids []relight.SnapshotID
 		for _, s := range got.Snapshots {
 			ids = append(ids, s.ID)
@@ -97,6 +97,47 @@ func TestListNarrows(t *testing.T) {
 	refused(t, err, relight.CodeNotFound, "nope")
 	_, _, err = run(t, st.app(), "backup.show", map[string]any{"snapshot": "set:nope"})
 	refused(t, err, relight.CodeNotFound, "nope")
+}
+
+// What is shown, verified and proven is selected as in the list.
+func TestOneIsSelected(t *testing.T) {
+	t.Parallel()
+	const d = 24 * time.Hour
+	st := kept(t, 3*d, 2*d, d)
+	all := st.snapshots(st.app())
+	before := all[2].Finished.Format(time.RFC3339Nano)
+	for name, c := range map[string]struct {
+		in   map[string]any
+		want relight.SnapshotID
+	}{
+		"nothing":           {nil, all[2].ID},
+		"latest":            {map[string]any{"latest": true}, all[2].ID},
+		"before":            {map[string]any{"before": before}, all[1].ID},
+		"the latest before": {map[string]any{"before": before, "latest": true}, all[1].ID},
+		"id":                {map[string]any{"snapshot": string(all[0].ID)}, all[0].ID},
+	} {
+		out, _, err := run(t, st.app(), "backup.show", c.in)
+		if ok(t, err); out.(BackupShown).Snapshot.ID != c.want {
+			t.Errorf("%s: shown is %s, want %s", name, out.(BackupShown).Snapshot.ID, c.want)
+		}
+		out, _, err = run(t, st.app(st.recovering), "backup.verify", c.in)
+		if ok(t, err); out.(BackupVerified).Snapshot != c.want {
+			t.Errorf("%s: verified is %s, want %s", name, out.(BackupVerified).Snapshot, c.want)
+		}
+	}
+	for _, action := range []string{"backup.show", "backup.verify", "backup.prove"} {
+		_, _, err := run(t, st.app(st.recovering), action, map[string]any{"verified": true})
+		refused(t, err, relight.CodeNotFound, "none such")
+		_, _, err = run(t, st.app(st.recovering), action, map[string]any{"before": "noon"})
+		refused(t, err, relight.CodeUsage, "noon")
+		for _, filter := range []map[string]any{{"latest": true}, {"verified": true}, {"before": before}} {
+			filter["snapshot"] = string(all[0].ID)
+			_, _, err = run(t, st.app(st.recovering), action, filter)
+			refused(t, err, relight.CodeUsage, "a certain one is named")
+		}
+	}
+	_, _, err := run(t, st.app(), "backup.show", map[string]any{"snapshot": "set:x", "latest": true})
+	refused(t, err, relight.CodeUsage, "a certain one is named")
 }
 
 func TestSetIsAskedForRightly(t *testing.T) {

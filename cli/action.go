@@ -68,8 +68,8 @@ func (s *session) actionCommand(a action.Action, verb string) *cobra.Command {
 	if a.Danger().Destructive() {
 		s.bindGuard(c)
 	}
-	if a.Danger().Destructive() && c.Flags().Lookup("force") == nil {
-		c.Flags().BoolVar(&force, "force", false, "allow an occupied or newer target; the target's name is asked for all the same")
+	if a.Forced() != "" {
+		c.Flags().BoolVar(&force, "force", false, a.Forced())
 	}
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		in, err := a.Decode(values(c.Flags()))

@@ -43,6 +43,7 @@ func Actions(open Open) []action.Action {
 		action.Define(action.Spec[repositoryInput, WindowReport]{Name: "postgres.window", Title: "show from when to when a store can be recovered", Danger: action.None,
 			Example: "relight postgres window --store main", Run: a.window, Probe: readOnly(a.window)}),
 		action.Define(action.Spec[restoreInput, RestoreReport]{Name: "postgres.restore", Title: "restore a store to a moment, in place or into a directory", Danger: action.Data,
+			Forced:  "allow an occupied or newer target; the target's name is asked for all the same",
 			Example: `relight postgres restore --store main --at "2025-10-02 14:30:00" --identity recovery.key`, Run: a.restore, Probe: a.probeRestore, Plan: a.planRestore}),
 		action.Define(action.Spec[checkInput, CheckReport]{Name: "postgres.check", Title: "check a running server: reachable, checksums, indexes, invariants", Danger: action.None,
 			Example: "relight postgres check --store main --integrity", Run: a.check, Probe: readOnly(a.check)}),
