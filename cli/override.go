@@ -86,10 +86,10 @@ func (s *session) runAbort() *cobra.Command {
 
 func (s *session) runRollBack() *cobra.Command {
 	var reason, to string
-	return s.amend("roll-back RUN", "undo steps in reverse order, up to the point of no return", "relight run roll-back r-20251002-1430 --to stop-writers --reason 'wrong plan'", 1,
+	return s.amend("roll-back RUN", "undo steps, the newest first, as far as the point of no return", "relight run roll-back r-20251002-1430 --to stop-writers --reason 'wrong plan'", 1,
 		func(c *cobra.Command) {
 			c.Flags().StringVar(&reason, "reason", "", "why, for the journal (required)")
-			c.Flags().StringVar(&to, "to", "", "step to stop at, which stays done (default: the beginning)")
+			c.Flags().StringVar(&to, "to", "", "the step that is undone last; the run is paused then, and a resume does again what was undone (default: all, and the run is over)")
 		},
 		func(c *cobra.Command, e *runbook.Engine, run relight.RunID, _ string) (*runbook.State, error) {
 			return e.RollBack(c.Context(), run, to, runbook.OpenOptions{Actor: s.actor, Reason: reason})

@@ -199,11 +199,18 @@ func (s *session) watch(ctx context.Context, run relight.RunID) error {
 	if err != nil {
 		return err
 	}
+	v := s.view()
+	defer v.close()
+	engine, err := s.engine(ctx, v, false)
+	if err != nil {
+		return err
+	}
+	if _, err := engine.State(ctx, run); err != nil { // one that is not there would be waited for without end
+		return err
+	}
 	if err := s.header("run"); err != nil {
 		return err
 	}
-	v := s.view()
-	defer v.close()
 	st := runbook.NewState()
 	over := errors.New("over")
 	err = j.Watch(ctx, journal.Filter{Run: run}, func(e relight.Event) error {

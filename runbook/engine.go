@@ -273,7 +273,7 @@ func (r *run) held(ctx context.Context, force bool, do func(ctx context.Context)
 	}
 	lease, err := r.e.c.Leases.Acquire(ctx, r.id, force)
 	if err != nil {
-		return nil, fmt.Errorf("hold run %s: %w", r.id, err)
+		return nil, r.notHeld(err)
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	watched := make(chan struct{})
@@ -293,6 +293,15 @@ func (r *run) held(ctx context.Context, force bool, do func(ctx context.Context)
 		r.e.c.Logger.Warn("the run's lease was not released", "run", r.id, "err", rerr)
 	}
 	return st, err
+}
+
+// notHeld says what can be done where another process drives the run.
+func (r *run) notHeld(err error) error {
+	held := &relight.Error{Op: "hold run", Subject: string(r.id), Err: err}
+	if relight.CodeOf(err) == relight.CodeLeaseHeld {
+		held.Hint = relight.HintOf(err) + "; what is out of reach gives way to: relight run takeover " + string(r.id) + " --reason WHY"
+	}
+	return held
 }
 
 var errLeaseLost = &relight.Error{
