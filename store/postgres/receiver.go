@@ -23,7 +23,7 @@ type ReceiverOptions struct {
 	Peers        []string      // connections of the cluster's other servers: the primary is followed, the standbys keep a slot
 	Slot         string        // "": relight_<store>
 	Spool        string        // directory on this host for WAL that is not yet in every repository
-	SpoolLimit   int64         // bytes; when reached, reading stops and the slot retains WAL on the server. 0: 8 GiB
+	SpoolLimit   int64         // bytes; when reached, reading stops and the slot retains WAL on the server. 0: 4 GiB
 	LiveInterval time.Duration // how often the unfinished segment is shipped when bytes have come; 0: one second
 	SyncInterval time.Duration // how long received bytes may wait for fsync; 0: 100 ms
 	AlarmAfter   time.Duration // how long a fault may last before it is an alarm; 0: 30 s
@@ -115,7 +115,7 @@ func NewReceiver(o ReceiverOptions) (*Receiver, error) {
 		return nil, receiveError(o.Store, relight.CodeUsage, "name the store with letters, digits, dots, dashes and underscores, at most 55",
 			errors.New("a server cannot list this store's name among those it waits for"))
 	}
-	setDefault(&o.SpoolLimit, 8<<30)
+	setDefault(&o.SpoolLimit, 4<<30)
 	setDefault(&o.LiveInterval, time.Second)
 	setDefault(&o.SyncInterval, 100*time.Millisecond)
 	setDefault(&o.AlarmAfter, 30*time.Second)
