@@ -139,7 +139,7 @@ func (s *session) demoResult(r demo.Result) error {
 		}
 	}
 	if r.Directory == "" {
-		s.say("left behind        nothing (--keep leaves the directory, with the evidence that was secured before the recovery)")
+		s.say("left behind        nothing; --keep leaves everything, the secured evidence too")
 		return nil
 	}
 	s.say("left behind        %s", r.Directory)
