@@ -68,7 +68,7 @@ func (m *Meta) LatestEstate(ctx context.Context, r *Reader) (EstateBundle, error
 	if newest == "" {
 		return EstateBundle{}, &relight.Error{
 			Op: "read the estate", Subject: m.name, Code: relight.CodeNotFound, Err: fmt.Errorf("no estate was stored here: %w", blob.ErrNotFound),
-			Hint: "recover with the estate's own relight.yaml: --estate FILE",
+			Hint: "with the estate's own relight.yaml at hand: relight --config FILE run start infrastructure-loss",
 		}
 	}
 	return m.Estate(ctx, r, newest)
