@@ -19,7 +19,8 @@ func (s *session) demoCommand() *cobra.Command {
 	var size int64
 	c := &cobra.Command{Use: "demo", Short: "watch a real PostgreSQL be lost, recovered and proven", Args: cobra.NoArgs,
 		Long: "Make a scratch PostgreSQL with live traffic in a directory of its own, protect it, strike it with a real disaster, recover it by the built-in\n" +
-			"runbook, and prove what came back. Nothing else on this machine is touched, and nothing is left unless --keep is given.",
+			"runbook, and prove what came back. Nothing else on this machine is touched, and nothing is left unless --keep is given.\n" +
+			"Exit code 3 says that an objective was missed, or that more was lost than what was on its way into the repository; 6 that what came back does not verify.",
 		Example: "  relight demo\n  relight demo --scenario infrastructure-loss --seconds 20 --keep"}
 	c.Flags().StringVar(&o.Scenario, "scenario", demo.Corruption, "the disaster: "+demo.Corruption+" or "+demo.Infrastructure)
 	complete(c, "scenario", cobra.FixedCompletions([]string{demo.Corruption, demo.Infrastructure}, cobra.ShellCompDirectiveNoFileComp))
