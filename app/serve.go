@@ -137,12 +137,12 @@ func (a *App) receiver(ctx context.Context, e *estate.Estate, s estate.Store, li
 	if err := os.MkdirAll(s.Spool, 0o700); err != nil {
 		return nil, fmt.Errorf("make the spool: %w", err)
 	}
-	o := postgres.ReceiverOptions{Store: s.Name, Conn: conns[0], Peers: conns[1:], Spool: s.Spool, SpoolLimit: s.SpoolLimit, LiveInterval: live, Log: a.o.Log, Now: a.o.Now}
+	o := postgres.ReceiverOptions{Store: s.Name, Conn: conns[0], Peers: conns[1:], Spool: s.Spool, SpoolLimit: s.SpoolLimit, Bound: slotBound(s), LiveInterval: live, Log: a.o.Log, Now: a.o.Now,
+		Notify: a.note(ctx, s.Name, record)}
 	if o.Synchronous = synchronous(s); o.Synchronous != nil {
 		if err := a.declareSynchronous(ctx, s, *o.Synchronous, record); err != nil {
 			return nil, err
 		}
-		o.Notify = a.noteSynchronous(ctx, s.Name, record)
 		o.Guarded = func() bool { return !o.Synchronous.Degrade || guarded(e, s.Name) }
 	}
 	return postgres.NewReceiver(o)

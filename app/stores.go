@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -65,8 +66,17 @@ func (a *App) postgresStore(ctx context.Context, s estate.Store) (*postgres.Stor
 		invariants = append(invariants, postgres.Invariant{Name: i.Name, Database: i.Database, Query: i.Query, Want: i.Expect})
 	}
 	return postgres.New(postgres.Config{Name: s.Name, Conn: conns[0], Peers: conns[1:], DataDir: s.Data, BinDir: s.Binaries, Owner: s.Owner,
-		Spool: s.Spool, Synchronous: synchronous(s), Invariants: invariants},
+		Spool: s.Spool, Bound: slotBound(s), Synchronous: synchronous(s), Invariants: invariants},
 		postgres.Deps{Log: a.o.Log, Host: a.Host(), Now: a.o.Now, WALGet: []string{a.o.Executable, "wal-get"}}), nil
+}
+
+// slotBound is what the store's slot may retain, in the words of its receiver.
+func slotBound(s estate.Store) postgres.SlotBound {
+	b := postgres.SlotBound{Limit: s.Slot.Limit, KeepFree: s.Slot.KeepFree, Hold: s.Slot.Hold}
+	if b.KeepFree > 0 {
+		b.WALDir = filepath.Join(s.Data, "pg_wal")
+	}
+	return b
 }
 
 // synchronous is a store's choice in the words of its receiver.

@@ -32,10 +32,17 @@ func (a *App) declareSynchronous(ctx context.Context, s estate.Store, sync postg
 	return record(ctx, eventSyncDeclared, map[string]any{"store": s.Name, "synchronous": sync.String(), "spool_survives_because": sync.SpoolOutside})
 }
 
-// noteSynchronous keeps on record when commits began to wait, and when an orderly stop ended that.
-func (a *App) noteSynchronous(ctx context.Context, name string, record coordinator.Recorder) func(postgres.Notice) {
+// The journal's events of log that is lost.
+const (
+	eventSlotReleased = "slot.released" // the server retains no longer what nobody else has
+	eventLogLost      = "log.lost"      // a gap, and a new base backup is needed
+)
+
+// note keeps on record when commits began to wait, when an orderly stop ended that, and what log was given up.
+func (a *App) note(ctx context.Context, name string, record coordinator.Recorder) func(postgres.Notice) {
 	ctx = context.WithoutCancel(ctx)
-	kinds := map[postgres.NoticeKind]string{postgres.NoticeArmed: eventSyncArmed, postgres.NoticeReleased: eventSyncReleased}
+	kinds := map[postgres.NoticeKind]string{postgres.NoticeArmed: eventSyncArmed, postgres.NoticeReleased: eventSyncReleased,
+		postgres.NoticeSlotReleased: eventSlotReleased, postgres.NoticeNeedBase: eventLogLost}
 	return func(n postgres.Notice) {
 		kind, ok := kinds[n.Kind]
 		if !ok {

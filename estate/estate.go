@@ -58,12 +58,20 @@ type Store struct {
 	Repositories []string
 	Spool        string // directory for log that no repository has taken yet
 	SpoolLimit   int64  // bytes
+	Slot         Slot
 	Evidence     string // directory that forensic copies go to
 	Sandbox      string // directory that proofs restore into
 	Policy
 	Objective   relight.Objective
 	Synchronous *Synchronous // commits wait for relight; nil: they do not
 	Invariants  []Invariant
+}
+
+// Slot says how much log a store's replication slot may retain on the server.
+type Slot struct {
+	Limit    int64 // bytes
+	KeepFree int64 // bytes of the file system of the server's log, where it is this host's
+	Hold     bool  // nothing is released at the limit: the server may stop
 }
 
 // Invariant is a query whose answer is known.

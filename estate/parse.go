@@ -48,12 +48,19 @@ type storeFile struct {
 	Repositories []string      `yaml:"repositories"`
 	Spool        string        `yaml:"spool"`
 	SpoolLimit   string        `yaml:"spool_limit"`
+	Slot         slotFile      `yaml:"slot"`
 	Evidence     string        `yaml:"evidence"`
 	Sandbox      string        `yaml:"sandbox"`
 	Policy       policyFile    `yaml:"policy"`
 	Objective    objectiveFile `yaml:"objective"`
 	Synchronous  *syncFile     `yaml:"synchronous"`
 	Invariants   []Invariant   `yaml:"invariants"`
+}
+
+type slotFile struct {
+	Limit    string `yaml:"limit"`
+	KeepFree string `yaml:"keep_free"`
+	WhenFull string `yaml:"when_full"`
 }
 
 type policyFile struct {
@@ -133,6 +140,14 @@ func (r *resolver) duration(where, s string, preset time.Duration) time.Duration
 		r.failf("%s: %w", where, err)
 	}
 	return d
+}
+
+func (r *resolver) size(where, s, preset string) int64 {
+	n, err := ParseSize(orElse(s, preset))
+	if err != nil {
+		r.failf("%s: %w", where, err)
+	}
+	return n
 }
 
 func resolve(path string, f file) (*Estate, []error) {
@@ -226,10 +241,6 @@ func (r *resolver) store(e *Estate, name string, in storeFile) Store {
 			r.failf("%s.peers[%d]: %q is no other server; name each server of the cluster once", at, i, peer)
 		}
 	}
-	limit, err := ParseSize(orElse(in.SpoolLimit, "4GiB"))
-	if err != nil {
-		r.failf("%s.spool_limit: %w", at, err)
-	}
 	repositories := in.Repositories
 	if len(repositories) == 0 {
 		for repository := range e.Repositories {
@@ -239,7 +250,8 @@ func (r *resolver) store(e *Estate, name string, in storeFile) Store {
 	}
 	objective := relight.Objective{RTO: r.duration(at+".objective.rto", in.Objective.RTO, 2*time.Hour), RPO: r.duration(at+".objective.rpo", in.Objective.RPO, 15*time.Minute)}
 	return Store{Name: name, Kind: in.Kind, Service: in.Service, Data: r.path(in.Data), Connection: in.Connection, Peers: in.Peers, Password: in.Password,
-		Owner: in.Owner, Binaries: r.path(in.Binaries), Repositories: repositories, SpoolLimit: limit,
+		Owner: in.Owner, Binaries: r.path(in.Binaries), Repositories: repositories, SpoolLimit: r.size(at+".spool_limit", in.SpoolLimit, "4GiB"),
+		Slot:        r.slot(at+".slot", in.Slot),
 		Evidence:    r.path(orElse(in.Evidence, filepath.Join(e.State, "evidence"))),
 		Sandbox:     r.path(orElse(in.Sandbox, filepath.Join(e.State, "sandbox"))),
 		Policy:      r.policy(at+".policy", in.Policy, objective),
@@ -247,6 +259,15 @@ func (r *resolver) store(e *Estate, name string, in storeFile) Store {
 		Spool:       r.path(orElse(in.Spool, filepath.Join(e.State, "spool", name))),
 		Synchronous: r.synchronous(at+".synchronous", in.Synchronous),
 		Invariants:  in.Invariants}
+}
+
+func (r *resolver) slot(at string, in slotFile) Slot {
+	r.choice(at+".when_full", orElse(in.WhenFull, "release"), "release", "hold", "")
+	limit := r.size(at+".limit", in.Limit, "16GiB")
+	if n, err := ParseSize(in.Limit); in.Limit != "" && err == nil && n == 0 {
+		r.failf("%s.limit: nothing would be retained; leave it out for 16GiB", at)
+	}
+	return Slot{Limit: limit, KeepFree: r.size(at+".keep_free", in.KeepFree, "2GiB"), Hold: in.WhenFull == "hold"}
 }
 
 // crossCheck holds names against each other.

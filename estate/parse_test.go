@@ -49,7 +49,7 @@ func TestExampleUsesEveryKey(t *testing.T) {
 		t.Fatal(err)
 	}
 	main := e.Stores["main"]
-	if main.SpoolLimit != 4<<30 || main.BaseBackup != 24*time.Hour || main.FullBackup != 7*24*time.Hour || main.MarkEvery != 15*time.Minute || main.Objective.RTO != 2*time.Hour || main.Objective.RPO != 15*time.Minute {
+	if main.SpoolLimit != 4<<30 || main.Slot != (Slot{Limit: 16 << 30, KeepFree: 2 << 30}) || main.BaseBackup != 24*time.Hour || main.FullBackup != 7*24*time.Hour || main.MarkEvery != 15*time.Minute || main.Objective.RTO != 2*time.Hour || main.Objective.RPO != 15*time.Minute {
 		t.Errorf("%+v", main)
 	}
 	if len(main.Invariants) != 1 || main.Invariants[0].Expect != "0" || e.Services["shop"].Tier != 2 || e.Services["db"].Process.StopAfter != time.Minute {
@@ -93,7 +93,7 @@ func TestDefaults(t *testing.T) {
 			t.Errorf("%s is %q, not %q", c.what, c.got, c.want)
 		}
 	}
-	if s.SpoolLimit != 4<<30 || e.Services["db"].Tier != 3 {
+	if s.SpoolLimit != 4<<30 || s.Slot != (Slot{Limit: 16 << 30, KeepFree: 2 << 30}) || e.Services["db"].Tier != 3 {
 		t.Errorf("spool %d, tier %d", s.SpoolLimit, e.Services["db"].Tier)
 	}
 }

@@ -36,6 +36,9 @@ type StoreView struct {
 	Repositories []string `json:"repositories"`
 	Spool        string   `json:"spool"`
 	SpoolLimit   int64    `json:"spool_limit"`
+	SlotLimit    int64    `json:"slot_limit"`
+	SlotKeepFree int64    `json:"slot_keep_free"`
+	SlotHold     bool     `json:"slot_hold,omitempty"`
 	Evidence     string   `json:"evidence"`
 	Sandbox      string   `json:"sandbox"`
 	BaseBackup   string   `json:"base_backup"`
@@ -68,7 +71,7 @@ func (e *Estate) View() View {
 	}
 	for name, s := range e.Stores {
 		sv := StoreView{Kind: s.Kind, Service: s.Service, Data: s.Data, Connection: s.Connection, Peers: s.Peers, Password: s.Password, Binaries: s.Binaries,
-			Repositories: s.Repositories, Spool: s.Spool, SpoolLimit: s.SpoolLimit, Evidence: s.Evidence, Sandbox: s.Sandbox, BaseBackup: s.BaseBackup.String(), FullBackup: s.FullBackup.String(),
+			Repositories: s.Repositories, Spool: s.Spool, SpoolLimit: s.SpoolLimit, SlotLimit: s.Slot.Limit, SlotKeepFree: s.Slot.KeepFree, SlotHold: s.Slot.Hold, Evidence: s.Evidence, Sandbox: s.Sandbox, BaseBackup: s.BaseBackup.String(), FullBackup: s.FullBackup.String(),
 			Budget: s.Budget.String(), RTO: s.Objective.RTO.String(), RPO: s.Objective.RPO.String()}
 		for _, k := range s.Keep {
 			sv.Keep = append(sv.Keep, k.String())

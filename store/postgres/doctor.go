@@ -176,6 +176,29 @@ func (d *doctor) settings(ctx context.Context, conn *pgx.Conn) {
 	d.enough("replication slots", maxSlots-slots, own, "max_replication_slots")
 	d.enough("WAL senders", s.MaxWALSenders-senders, own, "max_wal_senders")
 	d.fullPageWrites(ctx, conn)
+	d.slotBound(ctx, conn)
+}
+
+// slotBound holds the server's own bound of what a slot retains against relight's.
+func (d *doctor) slotBound(ctx context.Context, conn *pgx.Conn) {
+	const name = "slot bound"
+	var keep int64
+	if err := conn.QueryRow(ctx, `select setting::int8 from pg_settings where name = 'max_slot_wal_keep_size'`).Scan(&keep); err != nil {
+		d.note(name, err, "")
+		return
+	}
+	b := d.s.c.Bound.withDefaults()
+	limit := b.Limit >> 20
+	switch {
+	case b.Hold && keep < 0:
+		d.say(name, relight.Unknown, "nothing bounds what %s retains (max_slot_wal_keep_size is -1, slot: {when_full: hold}): when repositories are away for long, the disk fills and the server stops", d.slotName())
+	case b.Hold:
+		d.say(name, relight.Failed, "what %s retains is to be held, and the server gives it up at %d MB: set max_slot_wal_keep_size = -1, or slot: {when_full: release}", d.slotName(), keep)
+	case keep >= 0 && keep < limit:
+		d.say(name, relight.Failed, "the server gives %s up at %d MB, before relight releases it at %d MB: raise max_slot_wal_keep_size, or lower slot: {limit}", d.slotName(), keep, limit)
+	default:
+		d.say(name, relight.Passed, "%s is released when it retains %d MB, or earlier to keep %d MB free", d.slotName(), limit, b.KeepFree>>20)
+	}
 }
 
 func (d *doctor) enough(name string, free int, own bool, setting string) {

@@ -198,6 +198,13 @@ func (m *memSink) Gap(ctx context.Context, _ repo.WALKey, g relight.Gap) error {
 	return nil
 }
 
+// lacks tells whether a position was announced as lost.
+func (m *memSink) lacks(lsn relight.LSN) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.ContainsFunc(m.gaps, func(g relight.Gap) bool { return lsn < g.To && g.From < lsn+1<<20 })
+}
+
 func (m *memSink) SweepLive(context.Context, repo.WALKey) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -24,6 +24,7 @@ type ReceiverOptions struct {
 	Slot         string        // "": relight_<store>
 	Spool        string        // directory on this host for WAL that is not yet in every repository
 	SpoolLimit   int64         // bytes; when reached, reading stops and the slot retains WAL on the server. 0: 4 GiB
+	Bound        SlotBound     // of what the slot retains
 	LiveInterval time.Duration // how often the unfinished segment is shipped when bytes have come; 0: one second
 	SyncInterval time.Duration // how long received bytes may wait for fsync; 0: 100 ms
 	AlarmAfter   time.Duration // how long a fault may last before it is an alarm; 0: 30 s
@@ -39,14 +40,15 @@ type NoticeKind string
 
 // The kinds of notice.
 const (
-	NoticeNeedBase  NoticeKind = "need-base"     // WAL is lost: only a new base backup makes later moments restorable
-	NoticeTimeline  NoticeKind = "timeline"      // the server went on to another timeline
-	NoticeSpoolFull NoticeKind = "spool-full"    // reading has stopped
-	NoticeStopped   NoticeKind = "sink-stopped"  // a repository refuses this WAL for good
-	NoticeAlarm     NoticeKind = "alarm"         // a fault has lasted too long
-	NoticeCleared   NoticeKind = "alarm-cleared" // it is over
-	NoticeArmed     NoticeKind = "armed"         // the server's commits wait for relight
-	NoticeReleased  NoticeKind = "released"      // relight stopped in order, and they do not any more
+	NoticeNeedBase     NoticeKind = "need-base"     // WAL is lost: only a new base backup makes later moments restorable
+	NoticeTimeline     NoticeKind = "timeline"      // the server went on to another timeline
+	NoticeSpoolFull    NoticeKind = "spool-full"    // reading has stopped
+	NoticeSlotReleased NoticeKind = "slot-released" // the server no longer retains WAL that nobody else has
+	NoticeStopped      NoticeKind = "sink-stopped"  // a repository refuses this WAL for good
+	NoticeAlarm        NoticeKind = "alarm"         // a fault has lasted too long
+	NoticeCleared      NoticeKind = "alarm-cleared" // it is over
+	NoticeArmed        NoticeKind = "armed"         // the server's commits wait for relight
+	NoticeReleased     NoticeKind = "released"      // relight stopped in order, and they do not any more
 )
 
 // Notice is something that happened and that more than a log must hear of.
@@ -60,12 +62,13 @@ type Notice struct {
 // Receiver follows a server's WAL into repositories. It promises:
 //
 //   - A position is Spooled only after fsync of file and directory, and Durable only after the repository said so.
-//   - The server keeps WAL, through a slot that relight makes, until every repository holds it. WAL is streamed without
+//   - The server keeps WAL, through a slot that relight makes, until every repository holds it, or more would be kept than the slot's bound. WAL is streamed without
 //     that slot: a walsender advances the slot it streams from to whatever flush position the client reports, which here means
 //     only this host's disk. The slot moves by pg_replication_slot_advance alone, to the least durable position.
 //   - A slow or failing repository delays no other, until the spool is full.
 //   - In synchronous mode what is acknowledged is what was asked for: on the spool's disk, or in every repository. It is answered as soon as it is
 //     so, over the connection without a slot; the slot goes on to move only with the repositories.
+//   - The server never stops for want of room because repositories are away, unless that was asked for: at its bound the slot is released.
 //   - WAL that is lost is announced: recorded as a gap in every repository, with the demand for a new base backup.
 //   - Killed at any moment, it resumes where the spool and each repository truly stand.
 //
@@ -76,16 +79,18 @@ type Receiver struct {
 	now  func() time.Time
 	tape *tape
 
-	mu      sync.Mutex
-	alarms  map[string]*alarm
-	lost    time.Time // when WAL was last found lost
-	segment int64     // the server's wal_segment_size
-	waited  store.Waited
-	lead    string      // the connection of the server that is followed
-	member  member      // and what it is
-	armed   armedState  // of the control goroutine, kept over sessions
-	refused relight.LSN // up to where the spool could not take what came; 0: it took everything. Of the streaming goroutine
-	notify  sync.Mutex
+	mu       sync.Mutex
+	alarms   map[string]*alarm
+	lost     time.Time // when WAL was last found lost
+	segment  int64     // the server's wal_segment_size
+	waited   store.Waited
+	lead     string      // the connection of the server that is followed
+	member   member      // and what it is
+	armed    armedState  // of the control goroutine, kept over sessions
+	strained bool        // the slot retains more than the server keeps by itself; likewise
+	freed    released    // what the slot no longer retains; likewise
+	refused  relight.LSN // up to where the spool could not take what came; 0: it took everything. Of the streaming goroutine
+	notify   sync.Mutex
 }
 
 var _ store.Follower = (*Receiver)(nil)
@@ -116,6 +121,7 @@ func NewReceiver(o ReceiverOptions) (*Receiver, error) {
 			errors.New("a server cannot list this store's name among those it waits for"))
 	}
 	setDefault(&o.SpoolLimit, 4<<30)
+	o.Bound = o.Bound.withDefaults()
 	setDefault(&o.LiveInterval, time.Second)
 	setDefault(&o.SyncInterval, 100*time.Millisecond)
 	setDefault(&o.AlarmAfter, 30*time.Second)

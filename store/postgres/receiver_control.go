@@ -23,7 +23,8 @@ type slotState struct {
 	kind    string
 	status  string // reserved, extended, unreserved, lost
 	restart relight.LSN
-	safe    int64 // bytes that may yet be written before the slot is given up; -1 no limit
+	end     relight.LSN // of the server's WAL; on a standby, of what is replayed
+	safe    int64       // bytes that may yet be written before the slot is given up; -1 no limit
 }
 
 func (r *Receiver) openControl(ctx context.Context) (*controlConn, error) {
@@ -71,7 +72,8 @@ func (c *controlConn) query(ctx context.Context, sql string, args ...string) ([]
 }
 
 func (c *controlConn) slot(ctx context.Context, name string) (slotState, error) {
-	rows, err := c.query(ctx, `SELECT slot_type, coalesce(wal_status, ''), coalesce(restart_lsn::text, ''), coalesce(safe_wal_size, -1)
+	rows, err := c.query(ctx, `SELECT slot_type, coalesce(wal_status, ''), coalesce(restart_lsn::text, ''), coalesce(safe_wal_size, -1),
+		coalesce(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_flush_lsn() END, '0/0')::text
 		FROM pg_replication_slots WHERE slot_name = $1`, name)
 	if err != nil || len(rows) == 0 {
 		return slotState{}, wrapDoing(err, "look at slot %s", name)
@@ -80,7 +82,7 @@ func (c *controlConn) slot(ctx context.Context, name string) (slotState, error) 
 	if s.safe, err = strconv.ParseInt(rows[0][3], 10, 64); err != nil {
 		return s, err
 	}
-	if rows[0][2] != "" {
+	if s.end, err = relight.ParseLSN(rows[0][4]); err == nil && rows[0][2] != "" {
 		s.restart, err = relight.ParseLSN(rows[0][2])
 	}
 	return s, err
@@ -142,7 +144,7 @@ func (r *Receiver) control(ctx context.Context, c *controlConn) error {
 	}
 }
 
-// slotEvery is how many samples are taken between two looks at the slot's health.
+// slotEvery is how many samples are taken between two looks at the slot's health, while it retains no more than the server keeps by itself.
 const slotEvery = 10
 
 func (r *Receiver) controlOnce(ctx context.Context, c *controlConn, n int, moved *relight.LSN) error {
@@ -163,7 +165,7 @@ func (r *Receiver) controlOnce(ctx context.Context, c *controlConn, n int, moved
 		}
 		*moved = least
 	}
-	if n%slotEvery != 0 {
+	if n%slotEvery != 0 && !r.strained {
 		return nil
 	}
 	if err := r.watchSlot(ctx, c); err != nil {
@@ -191,7 +193,8 @@ func (r *Receiver) watchSlot(ctx context.Context, c *controlConn) error {
 	default:
 		r.well("slot")
 	}
-	return nil
+	r.strained = slot.status != "reserved"
+	return r.bound(ctx, c, slot)
 }
 
 // segmentSize of the server, once it is known.

@@ -192,6 +192,9 @@ func (r *Receiver) keepSlot(ctx context.Context, c *controlConn, m member) (faul
 	if slot.restart > least { // made when the standby had already removed what a repository lacks
 		return fmt.Sprintf("it begins at %s, and a repository holds WAL only up to %s: a promotion now would lose what lies between", slot.restart, least), nil
 	}
+	if over, err := r.o.Bound.at(false).excess(slot); err != nil || over.why != "" && !r.o.Bound.Hold {
+		return "it is released: " + over.why + "; a promotion now would lose what the standby removes", errors.Join(err, c.advance(ctx, r.o.Slot, slot.end))
+	}
 	if to := min(least, m.replayed); to > slot.restart {
 		return "", c.advance(ctx, r.o.Slot, to)
 	}

@@ -169,7 +169,7 @@ func (r *Receiver) behindGap(ctx context.Context, sp *spool, sinks []repo.Sink, 
 	}
 	st := newStretch(branch.Timeline, begin, texts)
 	if end < begin {
-		st.gap = &relight.Gap{Timeline: branch.Timeline, From: end, To: begin, Why: fmt.Sprintf("the server removed the WAL before slot %s could retain it", r.o.Slot)}
+		st.gap = &relight.Gap{Timeline: branch.Timeline, From: end, To: begin, Why: r.gapReason()}
 	}
 	if err := r.begin(sp, st); err != nil {
 		return nil, err
@@ -201,6 +201,14 @@ func (r *Receiver) durable(ctx context.Context, sp *spool, sinks []repo.Sink, st
 	return least, nil
 }
 
+// gapReason says why the server no longer had what nobody else has.
+func (r *Receiver) gapReason() string {
+	if r.freed.why != "" {
+		return "the server removed the WAL: slot " + r.o.Slot + " was released, as " + r.freed.why
+	}
+	return fmt.Sprintf("the server removed the WAL before slot %s could retain it", r.o.Slot)
+}
+
 // needBase tells that only a new base backup makes moments after a gap restorable.
 func (r *Receiver) needBase(gap relight.Gap) {
 	text := fmt.Sprintf("WAL from %s to %s of timeline %d is lost: moments after it need a new base backup", gap.From, gap.To, gap.Timeline)
@@ -214,7 +222,8 @@ func (r *Receiver) needBase(gap relight.Gap) {
 // BaseTaken ends the alarm that demanded a new base backup.
 func (r *Receiver) BaseTaken() { r.well("WAL lost") }
 
-// ensureSlot finds the slot that retains WAL, or makes it. One that the server has given up is made anew.
+// ensureSlot finds the slot that retains WAL, or makes it. One that the server has given up is made anew: whether WAL is lost with it shows when the
+// next segment is asked for.
 func (r *Receiver) ensureSlot(ctx context.Context, conn *replication.Conn, c *controlConn) (slotState, error) {
 	slot, err := c.slot(ctx, r.o.Slot)
 	if err != nil {
@@ -223,16 +232,14 @@ func (r *Receiver) ensureSlot(ctx context.Context, conn *replication.Conn, c *co
 	if slot.exists && slot.kind != "physical" {
 		return slot, errHard{receiveError(r.o.Store, relight.CodeUsage, "give the store a slot name of its own", fmt.Errorf("slot %s is a %s one", r.o.Slot, slot.kind))}
 	}
-	if slot.exists && (slot.status == "lost" || slot.restart == 0) {
-		r.log.Warn("the server gave up the slot; it is made anew", "slot", r.o.Slot, "status", slot.status)
-		r.lostSlot(slot)
+	givenUp := slot.exists && (slot.status == "lost" || slot.restart == 0)
+	if slot.exists && !givenUp {
+		return slot, nil
+	}
+	if givenUp {
 		if err := c.dropSlot(ctx, r.o.Slot); err != nil {
 			return slot, err
 		}
-		slot.exists = false
-	}
-	if slot.exists {
-		return slot, nil
 	}
 	if err := conn.CreateSlot(ctx, r.o.Slot); err != nil {
 		return slot, err
@@ -241,10 +248,8 @@ func (r *Receiver) ensureSlot(ctx context.Context, conn *replication.Conn, c *co
 	if err == nil && slot.restart == 0 {
 		err = errors.New("the new slot retains nothing")
 	}
+	if err == nil && givenUp {
+		r.letGo(slot.restart, "the server gave the slot up")
+	}
 	return slot, err
-}
-
-// lostSlot: whether WAL is lost with it shows when the next segment is asked for.
-func (r *Receiver) lostSlot(s slotState) {
-	r.log.Warn("slot lost", "slot", r.o.Slot, "wal_status", s.status)
 }

@@ -81,7 +81,7 @@ func (r *Receiver) session(ctx context.Context, sp *spool, sinks []repo.Sink) (e
 	if err := r.recognise(ctx, control); err != nil {
 		return err
 	}
-	slot, err := r.ensureSlot(ctx, conn, control)
+	slot, err := r.retain(ctx, conn, control)
 	if err != nil {
 		return err
 	}
@@ -279,15 +279,19 @@ func (t *tape) mark(st *stretch, written relight.LSN) {
 	st.written = written
 }
 
+// leastSegments is how much the spool takes whatever its limit: what leaves it is whole segments, and one that is never read to its end never leaves.
+const leastSegments = 2
+
 // room blocks while the spool is full. The connection stays up, because syncing answers the server; the slot retains WAL there.
 func (r *Receiver) room(ctx context.Context, sp *spool) error {
-	if sp.used() < r.o.SpoolLimit {
+	limit := max(r.o.SpoolLimit, leastSegments*sp.identity().SegmentSize)
+	if sp.used() < limit {
 		return nil
 	}
-	text := fmt.Sprintf("%d bytes are waiting for a repository and the limit is %d: reading has stopped, the slot %s retains WAL on the server", sp.used(), r.o.SpoolLimit, r.o.Slot)
+	text := fmt.Sprintf("%d bytes are waiting for a repository and the limit is %d: reading has stopped, the slot %s retains WAL on the server", sp.used(), limit, r.o.Slot)
 	r.send(Notice{Kind: NoticeSpoolFull, Message: text})
 	r.trouble("spool full", text, 0)
-	err := r.tape.wait(ctx, func() bool { return sp.used() < r.o.SpoolLimit-r.o.SpoolLimit/10 })
+	err := r.tape.wait(ctx, func() bool { return sp.used() < limit-limit/10 })
 	r.well("spool full")
 	return err
 }

@@ -43,6 +43,7 @@ type Config struct {
 	BinDir      string        // "": found, see FindBinaries
 	Owner       string        // operating system user of the cluster; "": the owner of DataDir
 	Spool       string        // the receiver's spool, for salvage; "": none
+	Bound       SlotBound     // of what the receiver's slot retains, for doctor
 	Synchronous *Synchronous  // what the receiver is asked for, for doctor; nil: commits do not wait
 	DurableWait time.Duration // how long a finished backup waits for its WAL to be durable; 0: five minutes
 	ReplayStall time.Duration // replay without any sign of progress for so long is given up; 0: thirty minutes
