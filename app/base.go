@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/toolboxai/relight"
@@ -26,7 +27,7 @@ type base struct {
 	log   *slog.Logger
 }
 
-// Newest is of the cluster that the store belongs to now: one that it had before serves no log of today.
+// Newest is of the cluster that the store belongs to now: one that it had before serves no log of today. One that is dated in the future says nothing of its age.
 func (b base) Newest(ctx context.Context) (relight.Snapshot, bool, error) {
 	all, err := b.meta.Snapshots(ctx, b.name)
 	if err != nil {
@@ -38,7 +39,8 @@ func (b base) Newest(ctx context.Context) (relight.Snapshot, bool, error) {
 	}
 	for _, man := range slices.Backward(all) {
 		f, err := postgres.FactsOf(man.Snapshot)
-		if err != nil || system == 0 || f.System == system {
+		ours := err != nil || system == 0 || f.System == system
+		if ours && !coordinator.Ahead(man.Snapshot, b.now()) {
 			return man.Snapshot, true, nil
 		}
 	}
@@ -112,12 +114,18 @@ func (b base) Backup(ctx context.Context) (relight.Snapshot, error) {
 	if err != nil {
 		return relight.Snapshot{}, err
 	}
-	take := baseBackup{Kind: kindIncremental, Lock: b.lock, Say: func(why string) { b.log.Info("a full base backup is taken", "store", b.name, "because", why) }}
+	begun := b.now()
+	var read atomic.Int64
+	take := baseBackup{Kind: kindIncremental, Lock: b.lock, Progress: func(p relight.Progress) { read.Store(p.Done) }, Say: func(why string) { b.log.Info("a full base backup is taken", "store", b.name, "because", why) }}
 	if why := fullDue(all, b.full, b.now()); why != "" {
 		take.Kind = kindFull
 		take.Say(why)
 	}
-	return take.from(ctx, b.store, b.meta, b.name)
+	snapshot, err := take.from(ctx, b.store, b.meta, b.name)
+	if err != nil {
+		return relight.Snapshot{Started: begun, Finished: b.now(), Read: read.Load()}, err
+	}
+	return snapshot, nil
 }
 
 const (
@@ -128,7 +136,7 @@ const (
 // fullDue says why the next backup must read and compare everything; "" when it need not.
 func fullDue(all []repo.Manifest, every time.Duration, now time.Time) string {
 	for _, man := range slices.Backward(all) {
-		if man.Kind != kindFull {
+		if man.Kind != kindFull || coordinator.Ahead(man.Snapshot, now) {
 			continue
 		}
 		if man.Damaged {

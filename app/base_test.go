@@ -29,6 +29,7 @@ func TestFullBackupIsDueByAge(t *testing.T) {
 		"old, behind incremental ones": {[]repo.Manifest{taken("full", week), taken("incremental", time.Hour)}, "168h0m0s old"},
 		"damaged":                      {[]repo.Manifest{taken("full", 2*time.Hour), damaged(taken("full", time.Hour))}, "is damaged"},
 		"a damaged one before":         {[]repo.Manifest{damaged(taken("full", 2*time.Hour)), taken("full", time.Hour)}, ""},
+		"one of the future does not":   {[]repo.Manifest{taken("full", 2*week), taken("full", -week)}, "336h0m0s old"},
 		"the newest counts":            {[]repo.Manifest{taken("full", 2*week), taken("full", time.Hour)}, ""},
 	} {
 		if got := fullDue(c.all, week, now); (got == "") != (c.why == "") || !strings.Contains(got, c.why) {
@@ -54,7 +55,7 @@ func TestABaseLooksOnlyAtTheClusterOfToday(t *testing.T) {
 		k := repo.WALKey{Store: "main", System: system, Timeline: 1}
 		ok(t, m.Sink("main").Gap(t.Context(), k, relight.Gap{Timeline: 1, From: 1000, To: 2000, Why: "the slot was lost"}))
 	}
-	b := base{meta: m, name: "main"}
+	b := base{meta: m, name: "main", now: time.Now}
 	backup(7)
 	gap(7)
 	ok(t, m.AdoptCluster(t.Context(), "main", 8, "initdb"))

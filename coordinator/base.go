@@ -11,22 +11,39 @@ import (
 
 // keepBase takes base backups of a store into one repository whenever one is due or needed.
 func (c *Coordinator) keepBase(ctx context.Context, s Store, r Repository) {
+	var wait time.Duration
 	for ctx.Err() == nil {
 		turn := c.status.turning() // before it is looked at: what turns meanwhile is looked at next
+		begun := c.now()
 		why, err := c.due(ctx, s, r)
 		if err == nil && why != "" {
 			err = c.takeBase(ctx, s, r, why)
 		}
 		c.status.base(s.Name, r.Name, err)
 		if err == nil {
+			if why != "" {
+				wait = 0
+			}
 			_ = pauseUnless(ctx, c.tick, turn)
 			continue
 		}
 		if ctx.Err() == nil {
 			c.log.Error("base backup", "store", s.Name, "repository", r.Name, "error", err)
 		}
-		_ = pause(ctx, 5*c.tick) // whatever turns
+		wait = retryPause(wait, c.now().Sub(begun), 5*c.tick)
+		_ = pause(ctx, wait) // whatever turns
 	}
+}
+
+// What bounds the pauses between failed attempts.
+const (
+	longestCheapPause = time.Minute // after those that fail at once, as when the repository is away
+	longestPause      = 16          // times as long as the attempt took: what reads everything for nothing does so for a seventeenth of the time at most
+)
+
+// retryPause is how long to wait after an attempt that failed, given the pause before it, 0 if there was none: twice as long, at least as long as the attempt took.
+func retryPause(before, took, least time.Duration) time.Duration {
+	return min(max(2*before, took, least), max(longestCheapPause, longestPause*took))
 }
 
 // lookAgain is how long what is known of a repository's base backups counts: other processes take and prove them too.
@@ -39,7 +56,7 @@ func (c *Coordinator) due(ctx context.Context, s Store, r Repository) (string, e
 		return "", nil
 	}
 	newest, ok := c.status.newest(s.Name, r.Name)
-	if !ok || c.now().Sub(newest.learned) >= lookAgain {
+	if age := c.now().Sub(newest.learned); !ok || age < 0 || age >= lookAgain { // less than 0: the clock was set back
 		found, any, err := r.Base.Newest(ctx)
 		if err != nil {
 			return "", fmt.Errorf("find the newest base backup: %w", err)
@@ -55,6 +72,7 @@ func (c *Coordinator) due(ctx context.Context, s Store, r Repository) (string, e
 			return "", err
 		}
 	}
+	newest.costs = c.status.withFailed(s.Name, r.Name, newest.costs)
 	d := decide(following, newest, s.Schedule, c.now())
 	c.status.planned(s.Name, r.Name, d)
 	return d.why, nil
@@ -81,6 +99,7 @@ func (c *Coordinator) takeBase(ctx context.Context, s Store, r Repository, why s
 	c.log.Info("base backup begins", "store", s.Name, "repository", r.Name, "because", why)
 	snapshot, err := r.Base.Backup(ctx)
 	if err != nil {
+		c.status.failed(s.Name, r.Name, CostOf(snapshot))
 		return fmt.Errorf("base backup of %s into %s: %w", s.Name, r.Name, err)
 	}
 	_, learned := c.learn(ctx, s, r, snapshot) // when it fails, the next look finds the snapshot in the repository

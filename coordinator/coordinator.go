@@ -18,7 +18,7 @@ import (
 
 // Base takes and finds base backups of one store in one repository.
 type Base interface {
-	// Newest is the newest snapshot; ok is false when there is none.
+	// Newest is the newest snapshot that is not Ahead; ok is false when there is none.
 	Newest(ctx context.Context) (newest relight.Snapshot, ok bool, err error)
 	// Start is where replay from a snapshot begins. The timeline is 0, which no server is on, where that cannot be told.
 	Start(s relight.Snapshot) (relight.TimelineID, relight.LSN)
@@ -28,6 +28,7 @@ type Base interface {
 	Costs(ctx context.Context) ([]Cost, error)
 	// ReplayRate is how many bytes of write-ahead log a recovery replays in a second, measured by proofs where there are any.
 	ReplayRate(ctx context.Context) (float64, error)
+	// Backup takes one. With an error, the snapshot says what was done for nothing: when, and how much was read.
 	Backup(ctx context.Context) (relight.Snapshot, error)
 }
 

@@ -72,8 +72,10 @@ type bases struct {
 	gap      string
 	broken   error
 	attempts int
-	moved    int64   // bytes that the next backup reads
-	rate     float64 // of replay
+	moved    int64         // bytes that the next backup reads
+	takes    time.Duration // how long it does
+	ahead    time.Duration // how far the clock that dates it is
+	rate     float64       // of replay
 }
 
 func newBases() *bases { return &bases{line: 1, lines: map[relight.SnapshotID]relight.TimelineID{}} }
@@ -81,10 +83,12 @@ func newBases() *bases { return &bases{line: 1, lines: map[relight.SnapshotID]re
 func (b *bases) Newest(context.Context) (relight.Snapshot, bool, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if len(b.taken) == 0 {
-		return relight.Snapshot{}, false, nil
+	for _, s := range slices.Backward(b.taken) {
+		if !Ahead(s, time.Now()) {
+			return s, true, nil
+		}
 	}
-	return b.taken[len(b.taken)-1], true, nil
+	return relight.Snapshot{}, false, nil
 }
 
 func (b *bases) Start(s relight.Snapshot) (relight.TimelineID, relight.LSN) {
@@ -115,14 +119,22 @@ func (b *bases) Gap(context.Context, relight.Snapshot) (string, error) {
 	return b.gap, nil
 }
 
-func (b *bases) Backup(context.Context) (relight.Snapshot, error) {
+func (b *bases) Backup(ctx context.Context) (relight.Snapshot, error) {
+	begun := time.Now()
+	b.mu.Lock()
+	takes := b.takes
+	b.mu.Unlock()
+	if err := pause(ctx, takes); err != nil {
+		return relight.Snapshot{}, err
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.attempts++
+	s := relight.Snapshot{Started: begun.Add(b.ahead), Finished: time.Now().Add(b.ahead), Read: b.moved}
 	if b.broken != nil {
-		return relight.Snapshot{}, b.broken
+		return s, b.broken
 	}
-	s := relight.Snapshot{ID: relight.SnapshotID(fmt.Sprintf("s%d", len(b.taken)+1)), Started: time.Now(), Finished: time.Now(), Read: b.moved}
+	s.ID = relight.SnapshotID(fmt.Sprintf("s%d", len(b.taken)+1))
 	b.taken, b.lines[s.ID] = append(b.taken, s), b.line
 	return s, nil
 }

@@ -83,6 +83,12 @@ type decision struct {
 	replay time.Duration // what recovery to the present would replay, by the rate that is known; 0 when nothing is
 }
 
+// slack is how far ahead of us the clock may have been that dated a snapshot.
+const slack = 10 * time.Minute
+
+// Ahead says that a snapshot is dated in the future, by a clock that ran ahead: nobody knows how old it is.
+func Ahead(s relight.Snapshot, now time.Time) bool { return s.Finished.After(now.Add(slack)) }
+
 // decide is apart so that every case can be tested.
 func decide(f following, b base, s Schedule, now time.Time) decision {
 	d := decision{next: b.snapshot.Finished.Add(s.Every)}
@@ -100,6 +106,8 @@ func decide(f following, b base, s Schedule, now time.Time) decision {
 		d.why = "write-ahead log was lost after the newest"
 	case s.LongestReplay > 0 && d.replay >= s.LongestReplay-s.LongestReplay/replayMargin:
 		d.why = fmt.Sprintf("recovery to the present would replay for %s, and the policy allows %s", d.replay.Round(time.Second), s.LongestReplay)
+	case Ahead(b.snapshot, now):
+		d.why = "the newest is dated in the future, at " + b.snapshot.Finished.UTC().Format(time.RFC3339)
 	case age < s.Every:
 	case now.Before(d.next):
 		d.held = fmt.Sprintf("the newest is %s old, and the I/O budget of %s is used up until %s", age.Round(time.Second), s.Budget.Text, d.next.UTC().Format(time.RFC3339))

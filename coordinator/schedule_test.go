@@ -30,25 +30,31 @@ func TestDecide(t *testing.T) {
 		want string
 		held string
 		next time.Duration // from now
+		done time.Duration // when the newest was, from now; 0: an hour ago
 	}{
-		"young":                      {0, 1, Schedule{Every: day}, 0, "", "", 23 * time.Hour},
-		"a new timeline":             {0, 2, Schedule{Every: day, Budget: budget}, 1 << 40, "timeline 2 has none", "", 0},
-		"lost while it ran":          {time.Hour + time.Minute, 1, Schedule{Every: day, Budget: budget}, 1 << 40, "write-ahead log was lost after the newest", "", 0},
-		"lost before it":             {3 * time.Hour, 1, Schedule{Every: day}, 0, "", "", 23 * time.Hour},
-		"old":                        {0, 1, Schedule{Every: time.Hour}, 0, "the newest is 1h0m0s old", "", 0},
-		"old and not paid for":       {0, 1, Schedule{Every: time.Hour, Budget: budget}, 100 * 3 * 3600, "", "I/O budget of 100/s is used up until 2026-01-02T13:00:00Z", time.Hour},
-		"old and paid for":           {0, 1, Schedule{Every: time.Hour, Budget: budget}, 100 * 2 * 3600, "the newest is 1h0m0s old", "", 0},
-		"young and not paid for":     {0, 1, Schedule{Every: 2 * time.Hour, Budget: budget}, 100 * 9 * 3600, "", "", 7 * time.Hour},
-		"a share of the time":        {0, 1, Schedule{Every: time.Hour, Budget: Budget{Share: 0.25, Text: "25%"}}, 0, "", "I/O budget of 25% is used up until 2026-01-02T14:00:00Z", 2 * time.Hour},
-		"replay within its bound":    {0, 1, Schedule{Every: day, LongestReplay: 1000 * time.Second}, 0, "", "", 23 * time.Hour},
-		"replay near its bound":      {0, 1, Schedule{Every: day, LongestReplay: 800 * time.Second, Budget: budget}, 1 << 40, "would replay for 10m0s, and the policy allows 13m20s", "", 0},
-		"a budget that is never met": {0, 1, Schedule{Every: time.Hour, Budget: Budget{Rate: 1e-9, Text: "next to nothing"}}, 1 << 60, "", "next to nothing", 0},
+		"young":                      {0, 1, Schedule{Every: day}, 0, "", "", 23 * time.Hour, 0},
+		"a new timeline":             {0, 2, Schedule{Every: day, Budget: budget}, 1 << 40, "timeline 2 has none", "", 0, 0},
+		"lost while it ran":          {time.Hour + time.Minute, 1, Schedule{Every: day, Budget: budget}, 1 << 40, "write-ahead log was lost after the newest", "", 0, 0},
+		"lost before it":             {3 * time.Hour, 1, Schedule{Every: day}, 0, "", "", 23 * time.Hour, 0},
+		"old":                        {0, 1, Schedule{Every: time.Hour}, 0, "the newest is 1h0m0s old", "", 0, 0},
+		"old and not paid for":       {0, 1, Schedule{Every: time.Hour, Budget: budget}, 100 * 3 * 3600, "", "I/O budget of 100/s is used up until 2026-01-02T13:00:00Z", time.Hour, 0},
+		"old and paid for":           {0, 1, Schedule{Every: time.Hour, Budget: budget}, 100 * 2 * 3600, "the newest is 1h0m0s old", "", 0, 0},
+		"young and not paid for":     {0, 1, Schedule{Every: 2 * time.Hour, Budget: budget}, 100 * 9 * 3600, "", "", 7 * time.Hour, 0},
+		"a share of the time":        {0, 1, Schedule{Every: time.Hour, Budget: Budget{Share: 0.25, Text: "25%"}}, 0, "", "I/O budget of 25% is used up until 2026-01-02T14:00:00Z", 2 * time.Hour, 0},
+		"replay within its bound":    {0, 1, Schedule{Every: day, LongestReplay: 1000 * time.Second}, 0, "", "", 23 * time.Hour, 0},
+		"replay near its bound":      {0, 1, Schedule{Every: day, LongestReplay: 800 * time.Second, Budget: budget}, 1 << 40, "would replay for 10m0s, and the policy allows 13m20s", "", 0, 0},
+		"a budget that is never met": {0, 1, Schedule{Every: time.Hour, Budget: Budget{Rate: 1e-9, Text: "next to nothing"}}, 1 << 60, "", "next to nothing", 0, 0},
+		"dated in the future":        {0, 1, Schedule{Every: day}, 0, "the newest is dated in the future, at 2026-01-12T12:00:00Z", "", 0, 10 * day},
+		"dated a little ahead":       {0, 1, Schedule{Every: day}, 0, "", "", day + time.Minute, time.Minute},
 	} {
 		f := following{Position: store.Position{Timeline: c.line, Written: 6050}}
 		if c.need > 0 {
 			f.NeedBase = now.Add(-c.need)
 		}
 		s := taken
+		if c.done != 0 {
+			s.Finished = now.Add(c.done)
+		}
 		s.Read = c.cost
 		b := base{snapshot: s, timeline: 1, start: 50, costs: []Cost{CostOf(s)}, replayRate: 10}
 		d := decide(f, b, c.s, now)
@@ -317,6 +323,99 @@ func TestPointsAreTakenUpWhereTheyWere(t *testing.T) {
 		pass(time.Hour)
 		if m.count() != 1 {
 			t.Fatalf("%d points in the next hour", m.count())
+		}
+	})
+}
+
+// A base backup that fails after it has read everything, as over one damaged page, costs what one that succeeds does: it is tried again and again, but not without a
+// pause, and what was read for nothing counts against the budget.
+func TestFailedBackupsAreBoundedToo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := newStand()
+		const size = 100 << 30
+		st.schedule = Schedule{Every: time.Hour, Budget: Budget{Rate: float64(4*size) / day.Seconds(), Text: "400GiB/day"}}
+		st.vault.moved, st.vault.takes, st.vault.broken = size, time.Hour, errors.New("page 7 of relation 16385 is damaged")
+		st.tick = time.Minute
+		st.start(t)
+		defer st.stop()
+		st.follower.at(position(1))
+		pass(9 * time.Hour) // an hour each, after pauses of one, two and four
+		if v := st.store().Repositories["vault"]; st.vault.tries() != 3 || !strings.Contains(v.Error, "is damaged") {
+			t.Fatalf("%d attempts, %+v", st.vault.tries(), v)
+		}
+		// It is mended: the next attempt succeeds, and the one after that waits until all four are paid for, six hours each.
+		st.vault.set(func() { st.vault.broken = nil })
+		pass(14 * time.Hour)
+		if v := st.store().Repositories["vault"]; st.vault.count() != 1 || !strings.Contains(v.Held, "400GiB/day") {
+			t.Fatalf("%d base backups, %+v", st.vault.count(), v)
+		}
+		pass(3 * time.Hour)
+		if n := st.vault.count(); n != 2 {
+			t.Fatalf("%d base backups once the failed ones are paid for", n)
+		}
+		st.vault.set(func() { st.vault.broken = errors.New("page 9 of relation 16385 is damaged") })
+		before := st.vault.tries()
+		pass(10 * day)
+		if n := st.vault.tries() - before; n < 8 || n > 20 { // of 240 hours
+			t.Fatalf("read everything %d times in ten days", n)
+		}
+	})
+}
+
+// What fails at once costs next to nothing: it is tried each minute, so that a repository that is back is soon used.
+func TestBackupsThatFailAtOnceAreTriedOften(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := newStand()
+		st.vault.broken = errors.New("the bucket is away")
+		st.start(t)
+		defer st.stop()
+		st.follower.at(position(1))
+		pass(3 * time.Hour)
+		if n := st.vault.tries(); n < 170 || n > 190 {
+			t.Fatalf("tried %d times in three hours", n)
+		}
+		st.vault.set(func() { st.vault.broken = nil })
+		pass(longestCheapPause + time.Second)
+		if n := st.vault.count(); n != 1 {
+			t.Fatalf("%d base backups a minute after the repository is back", n)
+		}
+	})
+}
+
+func TestRetryPauses(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		took time.Duration
+		want []time.Duration
+	}{
+		"at once":     {0, []time.Duration{5 * time.Second, 10 * time.Second, 20 * time.Second, 40 * time.Second, time.Minute, time.Minute}},
+		"ten seconds": {10 * time.Second, []time.Duration{10 * time.Second, 20 * time.Second, 40 * time.Second, 80 * time.Second, 160 * time.Second, 160 * time.Second}},
+		"an hour":     {time.Hour, []time.Duration{time.Hour, 2 * time.Hour, 4 * time.Hour, 8 * time.Hour, 16 * time.Hour, 16 * time.Hour}},
+		"a day":       {day, []time.Duration{day, 2 * day, 4 * day, 8 * day, 16 * day, 16 * day}},
+	} {
+		var wait time.Duration
+		for i, want := range c.want {
+			if wait = retryPause(wait, c.took, 5*time.Second); wait != want {
+				t.Errorf("%s: pause %d is %s, want %s", name, i+1, wait, want)
+			}
+		}
+	}
+}
+
+// A clock that ran ahead and was set right leaves a base backup of the future. It is not taken for young until that day comes.
+func TestClockThatRanAheadDelaysNoBase(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := newStand()
+		st.tick = time.Minute
+		st.start(t)
+		defer st.stop()
+		st.vault.set(func() { st.vault.ahead = 100 * day })
+		st.follower.at(position(1))
+		pass(time.Second)
+		st.vault.set(func() { st.vault.ahead = 0 })
+		pass(10 * day)
+		if n := st.vault.count(); n < 10 || n > 12 {
+			t.Fatalf("%d base backups in ten days", n)
 		}
 	})
 }

@@ -88,14 +88,15 @@ type board struct {
 	sink   func(Status) error
 	status Status
 	follow map[string]following
-	bases  map[string]base // "store/repository"
-	turn   chan struct{}   // closed when a store is followed anew: base backups may be due
-	news   chan struct{}   // closed when there is something that somebody may be waiting to read
+	bases  map[string]base   // "store/repository"
+	tries  map[string][]Cost // of failed base backups, likewise
+	turn   chan struct{}     // closed when a store is followed anew: base backups may be due
+	news   chan struct{}     // closed when there is something that somebody may be waiting to read
 }
 
 func newBoard(sink func(Status) error, now func() time.Time) *board {
 	return &board{now: now, sink: sink, status: Status{Stores: map[string]*StoreStatus{}, Tasks: map[string]string{}},
-		follow: map[string]following{}, bases: map[string]base{}, turn: make(chan struct{}), news: make(chan struct{})}
+		follow: map[string]following{}, bases: map[string]base{}, tries: map[string][]Cost{}, turn: make(chan struct{}), news: make(chan struct{})}
 }
 
 // turning gives what is closed when a store is followed anew, on another timeline, or after a loss.
@@ -208,6 +209,31 @@ func (b *board) setNewest(name, repository string, found base) {
 	r := b.repository(name, repository)
 	r.Snapshot, r.Timeline, r.Finished = found.snapshot.ID, found.timeline, found.snapshot.Finished
 	ring(&b.news)
+}
+
+// maxTries is how many failed base backups are remembered; retryPause sees to it that older ones have long been paid for.
+const maxTries = 64
+
+// failed charges a base backup that failed.
+func (b *board) failed(name, repository string, c Cost) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	key := name + "/" + repository
+	b.tries[key] = append(b.tries[key], c)
+	b.tries[key] = b.tries[key][max(0, len(b.tries[key])-maxTries):]
+}
+
+// withFailed adds the costs of failed base backups to those of the ones that are there, in order.
+func (b *board) withFailed(name, repository string, costs []Cost) []Cost {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	failed := b.tries[name+"/"+repository]
+	if len(failed) == 0 {
+		return costs
+	}
+	all := slices.Concat(costs, failed)
+	slices.SortStableFunc(all, func(x, y Cost) int { return x.Begun.Compare(y.Begun) })
+	return all
 }
 
 func (b *board) planned(name, repository string, d decision) {
