@@ -189,8 +189,8 @@ func (a *App) copyRepository(ctx context.Context, env action.Env, in copyInput) 
 	}
 	if len(out.Damaged) > 0 || len(out.Withheld) > 0 {
 		return out, &relight.Error{Op: "copy", Subject: m.Name(), Code: relight.CodeVerification,
-			Err:  errors.New("something of the repository is damaged and was left out: " + strings.Join(append(out.Damaged, out.Withheld...), "; ")),
-			Hint: "`relight repo check` says what is untouched; the next backup stores again what is missing, and what a check found damaged"}
+			Err:  errors.New("the mirror is not complete: " + strings.Join(append(out.Damaged, out.Withheld...), "; ")),
+			Hint: "where the mirror's retention is deleting, copy again later. Where something is damaged, `relight repo check` says what is untouched; the next backup stores again what is missing, and what a check found damaged"}
 	}
 	return out, nil
 }

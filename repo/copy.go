@@ -1,20 +1,16 @@
 package repo
 
 import (
-	"bytes"
 	"context"
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"slices"
 	"strings"
 	"sync"
 
 	"github.com/toolboxai/relight"
 	"github.com/toolboxai/relight/blob"
-	"github.com/zeebo/blake3"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -24,7 +20,7 @@ type Copied struct {
 	Bytes     int64    `json:"bytes"`
 	Snapshots int      `json:"snapshots"`          // of these, manifests
 	Damaged   []string `json:"damaged,omitempty"`  // objects of the source that are not what they should be, and were left out
-	Withheld  []string `json:"withheld,omitempty"` // snapshots that were not brought over, because something they need is missing
+	Withheld  []string `json:"withheld,omitempty"` // snapshots that were not brought over, because something they need is missing, or about to be
 }
 
 // copyRounds is how often a copy looks again, because the source changed under its hands.
@@ -33,7 +29,8 @@ const copyRounds = 5
 // Mirror makes to a mirror of this repository: the same repository, byte for byte, under another address. It opens with the same keys
 // and is restored from by itself. Only sealed objects are moved, so the metadata identity is enough. Everything is
 // held against its digest or its signature on the way, comes after what it refers to, and a snapshot last, when all that it
-// needs is seen to be in the mirror; so a mirror is whole at any moment, and a copy that was interrupted is continued by the next
+// needs is seen to be in the mirror. The copy is registered there, so that the mirror's own retention waits for it; what that is deleting already is left for the
+// next copy, and with it the snapshots. So what a mirror lists is whole at any moment, and a copy that was interrupted is continued by the next
 // one. Nothing in the mirror is ever changed or removed: it has its own retention.
 func (m *Meta) Mirror(ctx context.Context, to blob.Storage, progress func(relight.Progress)) (Copied, error) {
 	if progress == nil {
@@ -50,7 +47,11 @@ func (m *Meta) Mirror(ctx context.Context, to blob.Storage, progress func(religh
 type copier struct {
 	m        *Meta
 	to       blob.Storage
+	mirror   *Meta // opened at to
 	progress func(relight.Progress)
+
+	id  relight.SnapshotID // under which the copy is registered
+	off map[string]bool    // what the mirror's retention is deleting
 
 	mu       sync.Mutex
 	out      Copied
@@ -67,6 +68,16 @@ func (c *copier) run(ctx context.Context) error {
 		return err
 	}
 	if err := c.one(ctx, blob.Info{Name: descriptorName}, nil); err != nil {
+		return err
+	}
+	c.mirror = newMeta(c.to, c.m.keys, c.m.desc, c.m.o)
+	c.mirror.trust = c.m.trusted()
+	end, err := c.register(ctx)
+	if err != nil {
+		return err
+	}
+	defer end()
+	if err := c.leave(ctx); err != nil {
 		return err
 	}
 	if err := c.snapshots(ctx); err != nil {
@@ -140,7 +151,7 @@ func (c *copier) snapshots(ctx context.Context) error {
 		if err := c.manifests(ctx, mans); err != nil {
 			return err
 		}
-		if len(c.out.Withheld) == 0 && !c.vanished {
+		if len(c.out.Withheld) == 0 && !c.vanished || len(c.off) > 0 {
 			return nil
 		}
 	}
@@ -202,17 +213,19 @@ func (c *copier) superfluous(ctx context.Context, round int) (map[string]bool, e
 // manifests brings over each snapshot of which all is seen to be in the mirror.
 func (c *copier) manifests(ctx context.Context, mans []Manifest) error {
 	c.out.Withheld = nil
+	if len(c.off) > 0 {
+		c.withhold(mans)
+		return nil
+	}
 	if len(mans) == 0 {
 		return nil
 	}
-	mirror := newMeta(c.to, c.m.keys, c.m.desc, c.m.o)
-	mirror.trust = c.m.trusted()
 	x := newChunkIndex(c.to, c.m.keys.openMeta, nil)
 	if err := x.refresh(ctx); err != nil {
 		return err
 	}
 	defer x.reset()
-	k, err := newMarker(mirror, x, nil)
+	k, err := newMarker(c.mirror, x, nil)
 	if err != nil {
 		return err
 	}
@@ -223,18 +236,21 @@ func (c *copier) manifests(ctx context.Context, mans []Manifest) error {
 			return err
 		} else if err != nil || k.lost > lost {
 			c.out.Withheld = append(c.out.Withheld, fmt.Sprintf("%s: %v", man.ID, firstOf(err, k.first)))
-			if k, err = newMarker(mirror, x, nil); err != nil { // it walks what is shared once: what this one lacks, others may too
+			if k, err = newMarker(c.mirror, x, nil); err != nil { // it walks what is shared once: what this one lacks, others may too
 				return err
 			}
 			continue
 		}
 		before := c.out.Objects
+		if err := c.registered(ctx); err != nil {
+			return err
+		}
 		if err := c.one(ctx, blob.Info{Name: snapName(man.Store, man.ID)}, nil); err != nil {
 			return err
 		}
 		c.out.Snapshots += c.out.Objects - before
 	}
-	return nil
+	return c.registered(ctx)
 }
 
 func firstOf(errs ...error) error {
@@ -259,7 +275,7 @@ func (c *copier) wal(ctx context.Context) error {
 	}
 	var todo []walName
 	for _, w := range l.sidecars {
-		if _, has := there[w.sidecar()]; !has {
+		if _, has := there[w.sidecar()]; !has && !c.off[w.sidecar()] {
 			todo = append(todo, w)
 		}
 	}
@@ -311,6 +327,9 @@ func (c *copier) pieces(ctx context.Context, todo []walName) error {
 			return walName{}, nil // the source has the same hole
 		case err != nil:
 			return walName{}, err
+		}
+		if c.off[sc.Body] {
+			return walName{WALKey: w.WALKey}, nil
 		}
 		good := false
 		err = c.one(ctx, blob.Info{Name: sc.Body, Size: sc.Stored}, func(_ string, sum [32]byte) bool {
@@ -367,7 +386,7 @@ func (c *copier) all(ctx context.Context, what, prefix string, skip map[string]b
 		if has && size != from[name] && v != nil {
 			return corrupt(name, "the mirror holds it with %d bytes, and the repository with %d", size, from[name])
 		}
-		if has || skip[name] || strings.HasSuffix(name, ".beat") {
+		if has || skip[name] || c.off[name] || strings.HasSuffix(name, ".beat") {
 			continue
 		}
 		c.progress(relight.Progress{Phase: what, Done: done, Total: total, Unit: "objects"})
@@ -396,87 +415,4 @@ func listNames(ctx context.Context, s blob.Storage, prefix string) (map[string]i
 		return nil, fmt.Errorf("list %s of %s: %w", prefix, s, notAbsent(err))
 	}
 	return out, nil
-}
-
-// one copies an object by way of memory, or of a file when it is large, for it is verified before it is stored.
-func (c *copier) one(ctx context.Context, i blob.Info, v verify) error {
-	rc, err := c.m.storage.Get(ctx, i.Name, 0, -1)
-	if errors.Is(err, blob.ErrNotFound) {
-		c.gone()
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("get %s: %w", i.Name, err)
-	}
-	body, sum, n, done, err := c.fetch(rc, i.Size)
-	if err = errors.Join(err, rc.Close()); err != nil {
-		return fmt.Errorf("get %s: %w", i.Name, errors.Join(err, done()))
-	}
-	if v != nil && !v(i.Name, sum) {
-		c.damaged(i.Name, "its bytes are not what its name or its record says")
-		return done()
-	}
-	err = c.to.Put(ctx, i.Name, body, blob.PutOptions{})
-	if errors.Is(err, blob.ErrExists) {
-		return done()
-	}
-	if err != nil {
-		return fmt.Errorf("put %s: %w", i.Name, errors.Join(err, done()))
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.out.Objects, c.out.Bytes = c.out.Objects+1, c.out.Bytes+n
-	return done()
-}
-
-func (c *copier) fetch(r io.Reader, size int64) (body io.ReadSeeker, sum [32]byte, n int64, done func() error, err error) {
-	h := blake3.New()
-	done = func() error { return nil }
-	if size <= spillAbove {
-		var b bytes.Buffer
-		n, err = io.Copy(io.MultiWriter(&b, h), r)
-		h.Sum(sum[:0])
-		return bytes.NewReader(b.Bytes()), sum, n, done, err
-	}
-	f, err := c.m.tempFile()
-	if err != nil {
-		return nil, sum, 0, done, err
-	}
-	done = func() error { return errors.Join(f.Close(), os.Remove(f.Name())) }
-	n, err = io.Copy(io.MultiWriter(f, h), r)
-	h.Sum(sum[:0])
-	if err == nil {
-		_, err = f.Seek(0, io.SeekStart)
-	}
-	return f, sum, n, done, err
-}
-
-// replace copies an object that changes.
-func (c *copier) replace(ctx context.Context, name string) error {
-	b, err := getAll(ctx, c.m.storage, name, maxSigned)
-	if errors.Is(err, blob.ErrNotFound) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("get %s: %w", name, err)
-	}
-	if err := c.to.Put(ctx, name, bytes.NewReader(b), blob.PutOptions{Replace: true}); err != nil {
-		return fmt.Errorf("put %s: %w", name, err)
-	}
-	return nil
-}
-
-func (c *copier) gone() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.vanished = true
-}
-
-func (c *copier) damaged(name, what string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if !c.bad[name] {
-		c.bad[name] = true
-		c.out.Damaged = append(c.out.Damaged, name+": "+what)
-	}
 }

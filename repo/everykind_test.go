@@ -87,9 +87,14 @@ var exhibits = []exhibit{ //nolint:gochecknoglobals // a table of this test
 		wantError(is.t, w.mayCommit(is.t.Context()), "its registration is gone")
 	}},
 	{row: "`pending/<snapshot>.fenced`", match: `\.fenced$`, gone: "nothing"},
-	{row: "`trash/<epoch>/marks.<n>`, `trash/<epoch>/thin`, `trash/<epoch>/sealed`", match: `/marks\.0$`, gone: "nothing", notice: unsealed},
-	{row: "`trash/<epoch>/marks.<n>`, `trash/<epoch>/thin`, `trash/<epoch>/sealed`", match: `/thin$`, gone: "nothing"},
-	{row: "`trash/<epoch>/marks.<n>`, `trash/<epoch>/thin`, `trash/<epoch>/sealed`", match: `/sealed$`, gone: "nothing", notice: unsealed},
+	{row: "`trash/<epoch>/marks.<n>`, `trash/<epoch>/thin`, `trash/<epoch>/sealed`, `trash/<epoch>/due`", match: `/marks\.0$`, gone: "nothing", notice: unsealed},
+	{row: "`trash/<epoch>/marks.<n>`, `trash/<epoch>/thin`, `trash/<epoch>/sealed`, `trash/<epoch>/due`", match: `/thin$`, gone: "nothing"},
+	{row: "`trash/<epoch>/marks.<n>`, `trash/<epoch>/thin`, `trash/<epoch>/sealed`, `trash/<epoch>/due`", match: `/sealed$`, gone: "nothing", notice: unsealed},
+	{row: "`trash/<epoch>/marks.<n>`, `trash/<epoch>/thin`, `trash/<epoch>/sealed`, `trash/<epoch>/due`", match: `/due$`, gone: "nothing", notice: func(was, is *museum) {
+		if going := must(is.writer(is.s).readTrash(is.t.Context()))(is.t).announced(); len(going) > 0 {
+			is.t.Fatalf("%d objects are still announced", len(going))
+		}
+	}},
 	{row: "`trash/<epoch>/snap/<store>/<snapshot>`", match: `^trash/\d+/snap/`, gone: "nothing"},
 	{row: "`lease/<what>/<epoch>` and `….beat`", match: `^lease/run/main/1$`, gone: "nothing", notice: func(was, is *museum) {
 		wantError(is.t, is.renew(was.lease), "took over")
@@ -165,6 +170,7 @@ func newMuseum(t *testing.T) *museum {
 	_, name, _ := strings.Cut(objectNames(t, m.s, trashPrefix)[0], "/")
 	epoch, _, _ := strings.Cut(name, "/")
 	ok(t, m.recovery(m.s).putSigned(ctx, "trash", trashPrefix+epoch+"/thin", trashRecord{Epoch: int64(must(parseDecimal(epoch))(t)), Packs: nil}, sealedMeta))
+	ok(t, m.recovery(m.s).putSigned(ctx, "trash", trashPrefix+epoch+"/"+dueMark, trashRecord{Epoch: int64(must(parseDecimal(epoch))(t))}, sealedMeta))
 	must(m.take(ctx, w, "main", files(8), packEach()))(t)
 	m.clock.add(time.Minute)
 	before := objectNames(t, m.s, "")

@@ -72,7 +72,7 @@ func kindOfTrash(rest string) string {
 	switch {
 	case strings.HasPrefix("/"+part, trashSnaps):
 		return "trashed manifest"
-	case part == "sealed", part == "thin", strings.HasPrefix(part, "marks."):
+	case part == "sealed", part == "thin", part == dueMark, strings.HasPrefix(part, "marks."):
 		return "trash"
 	}
 	return ""

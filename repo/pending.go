@@ -13,8 +13,8 @@ import (
 	"github.com/toolboxai/relight/blob"
 )
 
-// A backup under way is registered in pending/ before it looks at anything, and unregistered when it has ended. Retention
-// deletes nothing that a registered backup may refer to. One that is given up, because its writer died or lost its lease, is
+// A backup under way is registered in pending/ before it looks at anything, and unregistered when it has ended, and so is a copy into a mirror. Retention
+// deletes nothing that a registered one may refer to. One that is given up, because its writer died or lost its lease, is
 // fenced: from then on its manifest does not count, should the writer come back and store one.
 
 const (
@@ -30,6 +30,7 @@ type pendingRecord struct {
 	Parent   relight.SnapshotID `json:"parent,omitempty"`
 	Lease    int64              `json:"lease,omitempty"`  // epoch of the lease backup/<store> under which it runs
 	Fenced   string             `json:"fenced,omitempty"` // in a fence: why
+	Copy     bool               `json:"copy,omitempty"`   // no backup, but a copy into this mirror; it has no store and commits nothing
 }
 
 func pendingName(id relight.SnapshotID) string { return pendingPrefix + string(id) }
@@ -43,9 +44,9 @@ type pendingOne struct {
 
 // pendings lists the registrations that are not fenced, and the fences. One that cannot be read still counts: something
 // registered it.
-func (m *Meta) pendings(ctx context.Context) (alive []pendingOne, fenced map[relight.SnapshotID]bool, err error) {
+func (m *Meta) pendings(ctx context.Context) (alive []pendingOne, fenced map[relight.SnapshotID]pendingRecord, err error) {
 	var names []blob.Info
-	fenced = map[relight.SnapshotID]bool{}
+	fenced = map[relight.SnapshotID]pendingRecord{}
 	err = m.storage.List(ctx, pendingPrefix, func(i blob.Info) error {
 		names = append(names, i)
 		return nil
@@ -62,14 +63,17 @@ func (m *Meta) pendings(ctx context.Context) (alive []pendingOne, fenced map[rel
 		case err != nil && !errors.Is(err, ErrRefused) && !errors.Is(err, ErrCorrupt):
 			return nil, nil, err
 		case fence && err == nil && p.Fenced != "":
-			fenced[relight.SnapshotID(id)] = true
+			fenced[relight.SnapshotID(id)] = p.pendingRecord
 		case fence:
 			m.log.WarnContext(ctx, "a fence does not count", "object", i.Name, "err", err)
 		default:
 			alive = append(alive, p)
 		}
 	}
-	return slices.DeleteFunc(alive, func(p pendingOne) bool { return fenced[p.Snapshot] }), fenced, nil
+	return slices.DeleteFunc(alive, func(p pendingOne) bool {
+		_, ended := fenced[p.Snapshot]
+		return ended
+	}), fenced, nil
 }
 
 // fences gives the snapshots of which a fence exists; isFenced says whether it counts.
@@ -264,16 +268,23 @@ func (w *Writer) givenUp(why string) error {
 		Err: fmt.Errorf("the backup was given up meanwhile: %s", why), Hint: "take it again; what it stored is found and not stored twice"}
 }
 
-// unregister ends the registration. Who may not delete says instead that an unfinished backup is given up; one that was
-// committed is seen by its manifest.
+// unregister ends the registration. Of a backup that was committed the manifest says so, where it cannot be deleted.
 func (w *Writer) unregister(ctx context.Context, committed bool) {
-	err := w.m.storage.Delete(ctx, pendingName(w.id))
-	if err != nil && !committed {
-		p := w.pending()
-		p.Fenced = "it was aborted"
-		err = w.m.putSigned(ctx, "pending", fenceName(w.id), p, sealedMeta)
+	why := "it was aborted"
+	if committed {
+		why = ""
+	}
+	w.m.endPending(ctx, w.pending(), why)
+}
+
+// endPending removes a registration. Who may not delete says instead why it does not count any more, if he has a reason.
+func (m *Meta) endPending(ctx context.Context, p pendingRecord, why string) {
+	err := m.storage.Delete(ctx, pendingName(p.Snapshot))
+	if err != nil && why != "" {
+		p.Fenced = why
+		err = m.putSigned(ctx, "pending", fenceName(p.Snapshot), p, sealedMeta)
 	}
 	if err != nil {
-		w.m.log.WarnContext(ctx, "registration of the backup stays", "object", pendingName(w.id), "err", err)
+		m.log.WarnContext(ctx, "a registration stays", "object", pendingName(p.Snapshot), "err", err)
 	}
 }

@@ -148,8 +148,10 @@ func (p *pruner) giveUpDead(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for id := range fenced {
-		p.m.removeQuietly(ctx, pendingName(id))
+	for id, f := range fenced {
+		if err := p.m.storage.Delete(ctx, pendingName(id)); err == nil && f.Copy {
+			p.m.removeQuietly(ctx, fenceName(id)) // a copy ends with its registration; a backup's manifest may still come
+		}
 	}
 	for _, b := range alive {
 		done, err := p.m.committed(ctx, b.pendingRecord)
@@ -163,6 +165,11 @@ func (p *pruner) giveUpDead(ctx context.Context) error {
 		if p.now.Sub(b.Started) < p.o.Abandoned {
 			continue
 		}
+		if b.Copy { // it looks for its registration before it relies upon anything
+			p.m.removeQuietly(ctx, pendingName(b.Snapshot))
+			p.out.GivenUp = append(p.out.GivenUp, b.Snapshot)
+			continue
+		}
 		counts, err := p.m.giveUp(ctx, b.pendingRecord, "it was registered at "+b.Started.UTC().Format(time.RFC3339)+" and never ended")
 		if err != nil {
 			return err
@@ -174,8 +181,8 @@ func (p *pruner) giveUpDead(ctx context.Context) error {
 	return nil
 }
 
-// look reads what there is and decides. The order matters: marks, then backups under way, then snapshots, then packs. A backup that is
-// not seen to be under way any more is seen as a snapshot, and what a snapshot needs was there before it.
+// look reads what there is and decides. The order matters: marks, then what is announced, then backups and copies under way, then snapshots, then packs. One that
+// is not seen to be under way any more is seen by its snapshots, and what a snapshot needs was there before it.
 func (p *pruner) look(ctx context.Context) error {
 	var err error
 	p.garbage, p.young, p.gone = map[string]int64{}, map[string]bool{}, map[WALKey][]stretchOfObject{}
@@ -186,6 +193,13 @@ func (p *pruner) look(ctx context.Context) error {
 		return err
 	}
 	if err := p.clocks(ctx); err != nil {
+		return err
+	}
+	announced, err := p.announce(ctx)
+	if err == nil && announced {
+		p.alive, _, err = p.m.pendings(ctx)
+	}
+	if err != nil {
 		return err
 	}
 	keep, err := p.snapshots(ctx)

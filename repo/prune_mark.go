@@ -192,10 +192,10 @@ func (o Pruned) Lines() []string {
 		say("%d packs are under half used: the next backup stores anew what it needs of them", o.Thin)
 	}
 	for _, id := range o.Blocked {
-		say("deletion waits for backup %s, which is under way", id)
+		say("deletion waits for backup or copy %s, which is under way", id)
 	}
 	for _, id := range o.GivenUp {
-		say("backup %s is taken for dead: it can no longer be committed", id)
+		say("backup or copy %s is taken for dead: it can no longer be committed", id)
 	}
 	for _, d := range o.Damaged {
 		say("damaged, and kept: %s", d)

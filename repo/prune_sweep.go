@@ -14,19 +14,27 @@ import (
 	"github.com/toolboxai/relight/blob"
 )
 
-// ripe says whether what an epoch marked may be deleted: a full grace has passed, by our clock and by the storage's, and every
-// backup has ended that may not have seen the marks.
+// ripe says whether what an epoch marked may be deleted: a full grace has passed, every backup has ended that may not have seen the marks, it was announced
+// that they are about to go, and every copy has ended that may not have seen that.
 func (p *pruner) ripe(e *trashEpoch) bool {
+	return p.elapsed(e) && (e.due || p.lease == nil) && len(p.blocking(e)) == 0
+}
+
+// elapsed says that a full grace has passed, by our clock and by the storage's.
+func (p *pruner) elapsed(e *trashEpoch) bool {
 	if e.sealed == nil || p.now.Sub(e.sealed.At) < p.o.Grace {
 		return false
 	}
-	if !p.today.IsZero() && !e.received.IsZero() && p.today.Sub(e.received) < p.o.Grace {
-		return false
-	}
-	return len(p.blocking(e)) == 0
+	return p.today.IsZero() || e.received.IsZero() || p.today.Sub(e.received) >= p.o.Grace
 }
 
+// blocking are the backups and copies that an epoch waits for.
 func (p *pruner) blocking(e *trashEpoch) []relight.SnapshotID {
+	return append(p.backups(e), p.copies(e)...)
+}
+
+// backups are those under way that may not have seen the marks of an epoch.
+func (p *pruner) backups(e *trashEpoch) []relight.SnapshotID {
 	var out []relight.SnapshotID
 	for _, b := range p.alive {
 		if slices.Contains(e.sealed.Pending, b.Snapshot) {

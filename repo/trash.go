@@ -17,11 +17,12 @@ import (
 const (
 	trashPrefix = "trash/"
 	trashSnaps  = "/snap/"
+	dueMark     = "due"
 	marksInPart = 20_000 // names in one record of marks
 )
 
-// trashRecord is a record under trash/<epoch>/: marks.<n> with Objects, thin with Packs, and sealed, which comes last and makes
-// the epoch count.
+// trashRecord is a record under trash/<epoch>/: marks.<n> with Objects, thin with Packs, sealed, which comes last and makes
+// the epoch count, and due, which comes before anything of it is deleted.
 type trashRecord struct {
 	Epoch   int64                `json:"epoch"`
 	At      time.Time            `json:"at,omitzero"`
@@ -40,6 +41,8 @@ type trashEpoch struct {
 	thin     []string
 	names    []string // every object of the epoch
 	parts    int
+	due      bool      // what it marked may be deleted at any moment
+	dueAt    time.Time // when the storage received that; zero where it does not tell, or it was just said
 }
 
 type trashEpochs []*trashEpoch
@@ -69,7 +72,10 @@ func (m *Meta) readTrash(ctx context.Context) (trashEpochs, error) {
 			byEpoch[n] = e
 		}
 		e.names = append(e.names, i.Name)
-		if strings.HasPrefix("/"+rest, trashSnaps) {
+		if rest == dueMark { // that it is there is enough: who is in doubt keeps away
+			e.due, e.dueAt = true, i.Modified
+		}
+		if rest == dueMark || strings.HasPrefix("/"+rest, trashSnaps) {
 			continue
 		}
 		if err := m.readMark(ctx, e, i); err != nil {
@@ -123,6 +129,20 @@ func (t trashEpochs) packs() map[packID]bool {
 			if id, ok := packFromName(name); ok {
 				out[id] = true
 			}
+		}
+	}
+	return out
+}
+
+// announced are the objects that may be deleted at any moment. An epoch whose seal is gone was dealt with.
+func (t trashEpochs) announced() map[string]bool {
+	out := map[string]bool{}
+	for _, e := range t {
+		if !e.due || !slices.Contains(e.names, trashDir(e.epoch)+"sealed") {
+			continue
+		}
+		for _, name := range e.marks {
+			out[name] = true
 		}
 	}
 	return out
