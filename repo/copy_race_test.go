@@ -3,7 +3,9 @@ package repo
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/toolboxai/relight"
 	"github.com/toolboxai/relight/blob"
@@ -207,4 +209,43 @@ func TestCopiesWithoutEndDelayAWeekAtMost(t *testing.T) {
 		t.Fatal("nothing was ever deleted")
 	}
 	left.restoreAll("main")
+}
+
+// A copy begins in the moment in which retention announces, and stops at each of its operations until retention has ended.
+func TestCopyBeginsWhileRetentionAnnounces(t *testing.T) {
+	t.Parallel()
+	shop, to := endangered(newTokenShop(t)), mem.New()
+	must(shop.mirror(shop.s, to))(t)
+	for n, last := 1, 2; n <= last; n += everyNth {
+		s, left, mirror := mirrored(t, shop, to, 1)
+		when := fmt.Sprintf("stopped at operation %d", n)
+		f := fault.New(mirror, fault.At(n, fault.Fault{Effect: fault.Block}))
+		var out Copied
+		var err error
+		done := make(chan struct{})
+		begin := func() {
+			go func() {
+				defer close(done)
+				out, err = s.mirror(s.s, f)
+			}()
+			for len(f.Ops()) < n {
+				select {
+				case <-done:
+					return
+				case <-time.After(time.Millisecond):
+				}
+			}
+		}
+		must(left.prune(fault.New(mirror, func(op fault.Op) fault.Fault {
+			if op.Kind == fault.Put && strings.HasSuffix(op.Name, "/"+dueMark) {
+				begin()
+			}
+			return fault.Fault{}
+		}), lastOnly))(t)
+		f.Release()
+		<-done
+		last = len(f.Ops())
+		s.copied(left, out, err, when)
+		s.settled(left, mirror, when)
+	}
 }
