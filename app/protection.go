@@ -48,6 +48,9 @@ func (p protection) Start(ctx context.Context, started func(context.Context, rel
 	if err := os.MkdirAll(filepath.Dir(serveHandle(p.e)), 0o755); err != nil {
 		return relight.Handle{}, fmt.Errorf("start protection: %w", err)
 	}
+	if err := forget(p.e); err != nil {
+		return relight.Handle{}, err
+	}
 	c := host.Command{Argv: []string{p.a.o.Executable, "--config", p.e.File, "--verbose", "serve"}, Dir: "/", What: serveName, Started: started}
 	return p.a.Host().StartDetached(ctx, c, host.Detached{Log: stateFile(p.e, "services", serveName+".log"), Handle: serveHandle(p.e)})
 }

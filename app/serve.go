@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"slices"
@@ -66,6 +67,9 @@ func (a *App) announce(e *estate.Estate) error {
 	if err := os.MkdirAll(stateFile(e, "services"), 0o755); err != nil {
 		return fmt.Errorf("serve: %w", err)
 	}
+	if err := forget(e); err != nil {
+		return err
+	}
 	self, err := host.Self(serveName)
 	if err != nil {
 		return err
@@ -78,6 +82,14 @@ func (a *App) announce(e *estate.Estate) error {
 		return fmt.Errorf("serve: %w", err)
 	}
 	return host.WriteFileDurable(serveHandle(e), append(b, '\n'), 0o640)
+}
+
+// forget removes the status of a process that served before: it must not pass for that of one which has not published yet.
+func forget(e *estate.Estate) error {
+	if err := os.Remove(statusFile(e)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("forget the former status: %w", err)
+	}
+	return nil
 }
 
 // publish replaces the status file. It need not be durable: after a crash it is stale, and says so by its time.
