@@ -19,7 +19,7 @@ func scratch(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
 		ts.Fatalf("usage: scratch NAME")
 	}
-	root, err := os.MkdirTemp("/tmp", "rlcli")
+	root, err := os.MkdirTemp(pgtest.Place(), "rlcli")
 	ts.Check(err)
 	ts.Defer(func() {
 		estates, err := filepath.Glob(filepath.Join(root, "*/estate/relight.yaml")) // demonstrations of a script that failed

@@ -26,6 +26,7 @@ func TestScriptPostgres(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := params("testdata/pg")
+	p.WorkdirRoot = pgtest.Place()
 	p.Setup = func(e *testscript.Env) error {
 		program, err := exec.LookPath("relight")
 		if err != nil {
@@ -83,7 +84,7 @@ func cluster(ts *testscript.TestScript, neg bool, args []string) {
 	name := args[0]
 	bin, err := pgtest.BinDir()
 	ts.Check(err)
-	root, err := os.MkdirTemp("/tmp", "rlcli") // beside the estate, on one file system
+	root, err := os.MkdirTemp(pgtest.Place(), "rlcli") // beside the estate, on one file system
 	ts.Check(err)
 	ts.Defer(func() { ts.Check(os.RemoveAll(root)) })
 	ts.Check(os.Chmod(root, 0o755))
