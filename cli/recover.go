@@ -33,7 +33,10 @@ func (s *session) recoverCommand() *cobra.Command {
 		if !s.json {
 			s.say("estate %s is back in %s", e.Name, e.Directory)
 		}
-		f.inputs = append([]string{"directory=" + o.Directory, "tablespaces=" + strings.Join(spaces, ",")}, f.inputs...)
+		f.inputs = append([]string{"directory=" + o.Directory}, f.inputs...)
+		if len(spaces) > 0 { // an estate's own runbook of that name may have no such input
+			f.inputs = append(f.inputs, "tablespaces="+strings.Join(spaces, ","))
+		}
 		rb, err := s.a.Runbook("infrastructure-loss")
 		if err != nil {
 			return err
