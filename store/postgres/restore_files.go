@@ -22,10 +22,7 @@ import (
 // makeRoom renames aside what is there, or prepares to change it in place: our own half restore, and with Delta anything. Nothing that relight
 // did not write is deleted.
 func (r *restore) makeRoom(ctx context.Context) error {
-	if err := r.idle(ctx); err != nil { // reading everything before may have taken long
-		return err
-	}
-	if err := r.look(); err != nil {
+	if err := r.mayWrite(ctx); err != nil { // once more: reading everything before may have taken long
 		return err
 	}
 	if r.held != vacant {

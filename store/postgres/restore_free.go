@@ -18,6 +18,14 @@ import (
 // free makes sure that the target may be written, the directory and the place of every tablespace: no server works there, nobody's data is there unless it is forced, and
 // there is enough space.
 func (r *restore) free(ctx context.Context) error {
+	if err := r.mayWrite(ctx); err != nil {
+		return err
+	}
+	return r.room(ctx)
+}
+
+// mayWrite makes sure that no server works there, and that nobody's data is there unless it is forced.
+func (r *restore) mayWrite(ctx context.Context) error {
 	if err := r.idle(ctx); err != nil {
 		return err
 	}
@@ -34,11 +42,11 @@ func (r *restore) free(ctx context.Context) error {
 		}
 	}
 	for _, sp := range r.layout.spaces {
-		if err := r.freeSpace(sp); err != nil {
+		if err := r.mayWriteSpace(sp); err != nil {
 			return err
 		}
 	}
-	return r.room(ctx)
+	return nil
 }
 
 // idle makes sure that no server works in what is about to be written.
@@ -78,8 +86,8 @@ func (r *restore) look() (err error) {
 	return nil
 }
 
-// freeSpace makes sure that a tablespace's place may be written.
-func (r *restore) freeSpace(sp placedSpace) error {
+// mayWriteSpace makes sure that a tablespace's place may be written.
+func (r *restore) mayWriteSpace(sp placedSpace) error {
 	elsewhere := fmt.Sprintf("give the tablespace another place: --tablespace %s=DIRECTORY", sp.Location)
 	if sp.held == occupied && !r.o.Force {
 		return r.s.fail("restore", relight.CodeUsage, elsewhere+"; or force the restore, which sets aside what is there", "the place of tablespace %s is occupied: %s", sp.label(), r.layout.inner(sp))
