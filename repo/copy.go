@@ -273,9 +273,15 @@ func (c *copier) wal(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	bodies := map[string]bool{} // that the mirror has, by the names of what they belong to
+	for name := range there {
+		if !strings.HasSuffix(name, metaSuffix) {
+			bodies[strings.TrimSuffix(name, "."+lastElement(name, "."))] = true
+		}
+	}
 	var todo []walName
 	for _, w := range l.sidecars {
-		if _, has := there[w.sidecar()]; !has && !c.off[w.sidecar()] {
+		if _, has := there[w.sidecar()]; (!has || !bodies[w.base()]) && !c.off[w.sidecar()] {
 			todo = append(todo, w)
 		}
 	}
