@@ -122,17 +122,24 @@ func TestLeaseHasOneHolderPerEpoch(t *testing.T) {
 // Whatever operation fails, two never hold the lease at once.
 func TestLeaseWithFaults(t *testing.T) {
 	t.Parallel()
-	for seq := 1; seq <= 12; seq++ {
-		for _, e := range []fault.Effect{fault.Refuse, fault.Lose, fault.Die, fault.DieLate, fault.Flip} {
-			t.Run(fmt.Sprintf("%d %v", seq, e), func(t *testing.T) {
+	under := func(t *testing.T, f fault.Fault, seq int) (*stand, *Lease, int, error) {
+		st := newStand(t)
+		m := st.writer(st.s)
+		s := fault.New(st.s, fault.At(seq, f))
+		m.storage = s
+		l, err := m.Acquire(t.Context(), "run/main", ttl)
+		if err == nil {
+			err = l.Renew(t.Context())
+		}
+		return st, l, len(s.Ops()), err
+	}
+	_, _, all, err := under(t, fault.Fault{}, 0)
+	ok(t, err)
+	for seq := range all {
+		for _, e := range []fault.Effect{fault.Refuse, fault.Lose, fault.Tear, fault.Die, fault.DieLate, fault.Flip} {
+			t.Run(fmt.Sprintf("%d %v", seq+1, e), func(t *testing.T) {
 				t.Parallel()
-				st := newStand(t)
-				m := st.writer(st.s)
-				m.storage = fault.New(st.s, fault.At(seq, fault.Fault{Effect: e}))
-				l, err := m.Acquire(t.Context(), "run/main", ttl)
-				if err == nil {
-					err = l.Renew(t.Context())
-				}
+				st, l, _, err := under(t, fault.Fault{Effect: e}, seq+1)
 				other := st.recovery(st.s)
 				next, nerr := other.Acquire(t.Context(), "run/main", ttl) // waits, on the common clock
 				if nerr == nil && l != nil && l.Valid() && next.Valid() {
