@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -24,6 +25,7 @@ import (
 // valid WAL that was there, whatever the moment of a crash.
 type spool struct {
 	dir  string
+	disk spoolDisk
 	lock *os.File
 
 	mu    sync.Mutex
@@ -43,8 +45,10 @@ type spoolIdentity struct {
 // errSpoolBusy says that another process follows into the spool.
 var errSpoolBusy = errors.New("another receiver uses the spool")
 
-func openSpool(dir string) (*spool, error) {
-	if err := os.MkdirAll(filepath.Join(dir, "wal"), 0o700); err != nil {
+func openSpool(dir string) (*spool, error) { return openSpoolOn(systemDisk{}, dir) }
+
+func openSpoolOn(disk spoolDisk, dir string) (*spool, error) {
+	if err := makeDurable(disk, filepath.Join(dir, "wal")); err != nil {
 		return nil, fmt.Errorf("make the spool: %w", err)
 	}
 	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
@@ -54,7 +58,7 @@ func openSpool(dir string) (*spool, error) {
 	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		return nil, errors.Join(fmt.Errorf("%w at %s", errSpoolBusy, dir), lock.Close())
 	}
-	s := &spool{dir: dir, lock: lock, files: map[string]int64{}}
+	s := &spool{dir: dir, disk: disk, lock: lock, files: map[string]int64{}}
 	if err := s.readIdentity(); err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}
@@ -104,7 +108,7 @@ func (s *spool) adopt(id spoolIdentity) error {
 	if err != nil {
 		return err
 	}
-	if err := replaceFile(filepath.Join(s.dir, "spool.json"), b); err != nil {
+	if err := replaceFile(s.disk, filepath.Join(s.dir, "spool.json"), b); err != nil {
 		return fmt.Errorf("write the spool's identity: %w", err)
 	}
 	s.id = id
@@ -115,6 +119,7 @@ func (s *spool) adopt(id spoolIdentity) error {
 type spoolRun struct {
 	tl         relight.TimelineID
 	begin, end relight.LSN
+	whole      relight.LSN // where its last whole record ends
 	gap        *relight.Gap
 	history    []byte
 }
@@ -131,7 +136,7 @@ func (s *spool) load(ctx context.Context) ([]spoolRun, error) {
 	var scan *walfile.Scanner
 	for _, e := range entries { // names sort by timeline, then position
 		if strings.Contains(e.Name(), ".tmp") {
-			if err := os.Remove(s.path(e.Name())); err != nil {
+			if err := s.disk.Remove(s.path(e.Name())); err != nil {
 				return nil, err
 			}
 			continue
@@ -148,6 +153,12 @@ func (s *spool) load(ctx context.Context) ([]spoolRun, error) {
 		if runs, scan, err = s.loadSegment(e.Name(), runs, scan); err != nil {
 			return nil, err
 		}
+	}
+	if err := s.disk.SyncDir(filepath.Join(s.dir, "wal")); err != nil { // whose names the dead process may not have come to sync
+		return nil, fmt.Errorf("read the spool: %w", err)
+	}
+	if runs, err = s.cutHalves(runs); err != nil {
+		return nil, err
 	}
 	for i := range runs {
 		if err := s.loadContext(&runs[i], i == 0 || runs[i-1].tl != runs[i].tl); err != nil {
@@ -180,23 +191,24 @@ func (s *spool) loadSegment(name string, runs []spoolRun, scan *walfile.Scanner)
 		if runs[n-1].begin == runs[n-1].end {
 			runs = runs[:n-1]
 		}
-		return runs, scan, os.Remove(s.path(name))
+		return runs, scan, s.disk.Remove(s.path(name))
 	}
 	s.files[name] = int64(end - start)
 	s.bytes += int64(end - start)
-	runs[n-1].end = end
+	runs[n-1].end, runs[n-1].whole = end, max(runs[n-1].begin, min(end, aligned(scan.ValidEnd())))
 	return runs, scan, nil
 }
 
-// validate finds the end of valid WAL in a segment and cuts the file there. A record that ends in a later segment, or has not
-// been received whole, is kept as far as it goes.
+// validate finds the end of valid WAL in a segment and cuts the file there. A record that ends in a later segment is kept as far as it goes.
 func (s *spool) validate(name string, start relight.LSN, scan *walfile.Scanner) (relight.LSN, error) {
-	f, err := os.OpenFile(s.path(name), os.O_RDWR, 0)
+	f, err := s.disk.Open(s.path(name))
 	if err != nil {
 		return 0, fmt.Errorf("read the spool: %w", err)
 	}
 	end, err := scanFile(f, scan, start)
-	end = min(end, start+relight.LSN(s.id.SegmentSize))
+	length, serr := f.Seek(0, io.SeekEnd)
+	err = errors.Join(err, serr)
+	end = min(aligned(end), start+relight.LSN(length), start+relight.LSN(s.id.SegmentSize))
 	if err == nil && end >= start {
 		err = f.Truncate(int64(end - start))
 	}
@@ -204,6 +216,60 @@ func (s *spool) validate(name string, start relight.LSN, scan *walfile.Scanner) 
 		err = f.Sync() // whether it was before the crash is not known
 	}
 	return end, errors.Join(err, f.Close())
+}
+
+// aligned is where a record may begin that comes after one which ends at lsn: what a commit waits for.
+func aligned(lsn relight.LSN) relight.LSN { return (lsn + 7) &^ 7 }
+
+// cutHalves cuts off the record that a run ends within. What has come of it cannot be verified before its end has: a loss of power may have left a hole in it, and
+// the server, whose slot has not moved, sends it once more. A timeline that another follows ends where the server left it, whatever lies there.
+func (s *spool) cutHalves(runs []spoolRun) ([]spoolRun, error) {
+	kept := runs[:0]
+	for i, run := range runs {
+		if i == len(runs)-1 || runs[i+1].tl == run.tl {
+			if err := s.cut(run); err != nil {
+				return nil, fmt.Errorf("read the spool: %w", err)
+			}
+			run.end = run.whole
+		}
+		if run.end > run.begin {
+			kept = append(kept, run)
+		}
+	}
+	return kept, nil
+}
+
+// cut removes what a run holds behind its last whole record, the last of it first.
+func (s *spool) cut(run spoolRun) error {
+	size := relight.LSN(s.id.SegmentSize)
+	for start := walfile.SegmentStart(run.end-1, s.id.SegmentSize); start+size > run.whole && start >= run.begin && run.end > run.whole; start -= size {
+		name := walfile.SegmentName(run.tl, start, s.id.SegmentSize)
+		left := max(0, int64(run.whole)-int64(start))
+		if err := s.shorten(name, left); err != nil {
+			return err
+		}
+		s.bytes -= s.files[name] - left
+		if s.files[name] = left; left == 0 {
+			delete(s.files, name)
+		}
+	}
+	return nil
+}
+
+// shorten cuts a segment to a length, 0 removes it.
+func (s *spool) shorten(name string, length int64) error {
+	if length == 0 {
+		return s.disk.Remove(s.path(name))
+	}
+	f, err := s.disk.Open(s.path(name))
+	if err != nil {
+		return err
+	}
+	err = f.Truncate(length)
+	if err == nil {
+		err = f.Sync()
+	}
+	return errors.Join(err, f.Close())
 }
 
 // loadContext finds history and gap that belong before a run.
@@ -236,7 +302,7 @@ func gapName(tl relight.TimelineID, before relight.LSN) string {
 // remember writes down, before the first byte of a stretch, what comes before it.
 func (s *spool) remember(st *stretch) error {
 	if len(st.history) > 0 {
-		if err := replaceFile(s.path(walfile.HistoryName(st.tl)), st.history); err != nil {
+		if err := replaceFile(s.disk, s.path(walfile.HistoryName(st.tl)), st.history); err != nil {
 			return fmt.Errorf("spool a timeline's history: %w", err)
 		}
 	}
@@ -247,7 +313,7 @@ func (s *spool) remember(st *stretch) error {
 	if err != nil {
 		return err
 	}
-	if err := replaceFile(s.path(gapName(st.tl, st.begin)), b); err != nil {
+	if err := replaceFile(s.disk, s.path(gapName(st.tl, st.begin)), b); err != nil {
 		return fmt.Errorf("spool a gap: %w", err)
 	}
 	return nil
@@ -281,7 +347,7 @@ func (s *spool) drop(st *stretch, written, lsn relight.LSN, all bool) error {
 	}
 	slices.Sort(names)
 	for _, name := range names {
-		if err := removeIfThere(s.path(name)); err != nil {
+		if err := s.remove(name); err != nil {
 			return fmt.Errorf("remove a shipped segment: %w", err)
 		}
 		s.bytes -= s.files[name]
@@ -290,7 +356,14 @@ func (s *spool) drop(st *stretch, written, lsn relight.LSN, all bool) error {
 	if !all {
 		return nil
 	}
-	return removeIfThere(s.path(gapName(st.tl, st.begin)))
+	return s.remove(gapName(st.tl, st.begin))
+}
+
+func (s *spool) remove(name string) error {
+	if err := s.disk.Remove(s.path(name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 // open reads from a segment of the spool.
@@ -300,37 +373,4 @@ func (s *spool) open(tl relight.TimelineID, start relight.LSN) (*os.File, error)
 		return nil, fmt.Errorf("read the spool: %w", err)
 	}
 	return f, nil
-}
-
-// replaceFile writes a small file so that it is there whole or not at all, after a crash, too.
-func replaceFile(path string, b []byte) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".tmp*")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, removeIfThere(f.Name()))
-		}
-	}()
-	_, err = f.Write(b)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	if err = os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	return syncDirectory(filepath.Dir(path))
-}
-
-// syncDirectory makes names durable.
-func syncDirectory(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }

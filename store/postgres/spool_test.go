@@ -63,13 +63,14 @@ func TestTrap10SpoolKeepsExactlyTheValidWAL(t *testing.T) {
 	t.Parallel()
 	wal := recordedWAL(t, "v15-switch-and-commits")
 	second := filepath.Join("wal", "000000010000000000000009")
+	const whole = 0x9FF118 // the last record goes on in the next segment
 	cases := []struct {
 		name   string
 		damage func(t *testing.T, dir string)
 		end    relight.LSN
 	}{
-		{"nothing happened", func(*testing.T, string) {}, 0xA00000},
-		{"the tail was never written", func(t *testing.T, dir string) { truncate(t, filepath.Join(dir, second), 0x5AC00) }, 0x95AC00},
+		{"nothing happened", func(*testing.T, string) {}, whole},
+		{"the tail was never written", func(t *testing.T, dir string) { truncate(t, filepath.Join(dir, second), 0x5AC00) }, 0x95ABD8},
 		{"the tail is zeros", func(t *testing.T, dir string) {
 			overwrite(t, filepath.Join(dir, second), 0x5AE00, make([]byte, 1<<20-0x5AE00))
 		}, 0x95ADF8},
@@ -94,7 +95,7 @@ func TestTrap10SpoolKeepsExactlyTheValidWAL(t *testing.T) {
 			spoolWAL(t, s, 1, runs[0].end, wal[runs[0].end-sampleStart:]) // streaming goes on there
 			_, runs = reopen(t, s)
 			got, err := os.ReadFile(filepath.Join(s.dir, second))
-			if err != nil || !bytes.Equal(got, wal[1<<20:]) || len(runs) != 1 || runs[0].end != 0xA00000 {
+			if err != nil || !bytes.Equal(got, wal[1<<20:whole-sampleStart]) || len(runs) != 1 || runs[0].end != whole {
 				t.Errorf("after going on: %+v, %v", runs, err)
 			}
 		})
@@ -135,7 +136,7 @@ func TestSpoolKeepsHistoryAndGap(t *testing.T) {
 	if len(runs) != 2 || runs[1].gap == nil || *runs[1].gap != gap || string(runs[1].history) != "1\t0/900000\tx\n" || runs[0].gap != nil {
 		t.Fatalf("runs %+v", runs)
 	}
-	if s.used() != 2<<20 {
+	if s.used() != 1<<20+int64(runs[1].end-runs[1].begin) || s.used() < 2<<20-8192 {
 		t.Errorf("used %d", s.used())
 	}
 	if err := s.drop(st, st.written, 0, true); err != nil {
@@ -195,5 +196,12 @@ func TestNewReceiverRefusesBadOptions(t *testing.T) {
 	r, err := NewReceiver(ReceiverOptions{Store: "Main-1", Conn: "x", Spool: "s"})
 	if err == nil && r.o.Slot != "relight_main_1" {
 		t.Errorf("slot %q", r.o.Slot)
+	}
+}
+
+func check(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
 	}
 }

@@ -3,8 +3,8 @@ package postgres
 import (
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 
 	"github.com/toolboxai/relight"
@@ -17,12 +17,12 @@ type spoolWriter struct {
 	s    *spool
 	st   *stretch
 	pos  relight.LSN // of the next byte; the writing goroutine's
-	cur  *os.File    // likewise
+	cur  spoolFile   // likewise
 	name string
 
 	mu    sync.Mutex
-	files []*os.File // written since they were last synced, oldest first; cur is the last
-	fresh bool       // a name was made since the directory was last synced
+	files []spoolFile // written since they were last synced, oldest first; cur is the last
+	fresh bool        // a name was made since the directory was last synced
 }
 
 func (s *spool) writer(st *stretch, at relight.LSN) *spoolWriter {
@@ -58,7 +58,7 @@ func (w *spoolWriter) open(start relight.LSN, size int64) error {
 	if name == w.name {
 		return nil
 	}
-	f, err := os.OpenFile(w.s.path(name), os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := w.s.disk.Open(w.s.path(name))
 	if err != nil {
 		return err
 	}
@@ -73,7 +73,7 @@ func (w *spoolWriter) open(start relight.LSN, size int64) error {
 // may have dropped the pages, and a second fsync would lie.
 func (w *spoolWriter) sync() error {
 	w.mu.Lock()
-	files, fresh := append([]*os.File(nil), w.files...), w.fresh
+	files, fresh := slices.Clone(w.files), w.fresh
 	w.mu.Unlock()
 	for _, f := range files {
 		if err := f.Sync(); err != nil {
@@ -81,7 +81,7 @@ func (w *spoolWriter) sync() error {
 		}
 	}
 	if fresh {
-		if err := syncDirectory(filepath.Join(w.s.dir, "wal")); err != nil {
+		if err := w.s.disk.SyncDir(filepath.Join(w.s.dir, "wal")); err != nil {
 			return fmt.Errorf("sync the spool: %w", err)
 		}
 	}
@@ -89,7 +89,7 @@ func (w *spoolWriter) sync() error {
 }
 
 // retire closes the files that are complete and synced; the newest may still grow.
-func (w *spoolWriter) retire(synced []*os.File, dirSynced bool) error {
+func (w *spoolWriter) retire(synced []spoolFile, dirSynced bool) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if dirSynced && len(w.files) == len(synced) {

@@ -113,13 +113,6 @@ func testBinary(t testing.TB, root string) string {
 	return path
 }
 
-func check(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
 // follow streams WAL into the repository until unfollow.
 func (st *pgStand) follow() {
 	st.t.Helper()

@@ -191,7 +191,7 @@ func validSegment(path string, system relight.SystemID, size int64) (tl relight.
 }
 
 // scanFile feeds a whole file and gives the end of valid WAL in it.
-func scanFile(f *os.File, scan *walfile.Scanner, start relight.LSN) (relight.LSN, error) {
+func scanFile(f io.ReadSeeker, scan *walfile.Scanner, start relight.LSN) (relight.LSN, error) {
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
 		return 0, err
 	}
