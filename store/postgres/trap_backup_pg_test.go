@@ -326,3 +326,23 @@ func TestTrap07DamagedPagesAreNoticedNamedAndFailTheBackup(t *testing.T) {
 		t.Errorf("offline: %+v", report)
 	}
 }
+
+// From a log of level minimal nothing can be recovered: no backup is begun, and the doctor says what to set.
+func TestTrap19WALLevelMinimalIsRefused(t *testing.T) {
+	t.Parallel()
+	st := newPGStand(t, "wal_level=minimal", "max_wal_senders=0")
+	w, err := st.meta.NewSnapshot(t.Context(), "main", repo.SnapshotOptions{Kind: "full"})
+	check(t, err)
+	defer w.Abort(t.Context())
+	_, err = st.store.Backup(t.Context(), w, store.BackupOptions{})
+	if relight.CodeOf(err) != relight.CodeUsage || !strings.Contains(err.Error(), "wal_level is minimal") || !strings.Contains(relight.HintOf(err), "wal_level = replica") {
+		t.Errorf("%v, hint %q", err, relight.HintOf(err))
+	}
+	if all, err := st.meta.Snapshots(t.Context(), "main"); err != nil || len(all) > 0 {
+		t.Errorf("%d snapshots, %v", len(all), err)
+	}
+	checks := st.store.Doctor(t.Context(), DoctorOptions{})
+	if i := slices.IndexFunc(checks, func(c relight.Check) bool { return c.Name == "wal_level" }); i < 0 || checks[i].Verdict != relight.Failed {
+		t.Errorf("%+v", checks)
+	}
+}
