@@ -70,7 +70,7 @@ func (s *Store) PlanRestore(ctx context.Context, r *repo.Reader, p relight.Recov
 	if err := run.choose(ctx); err != nil {
 		return Blast{}, err
 	}
-	if err := run.look(); err != nil {
+	if err := run.unclaimed(); err != nil {
 		return Blast{}, err
 	}
 	return Blast{

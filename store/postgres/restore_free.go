@@ -29,12 +29,8 @@ func (r *restore) mayWrite(ctx context.Context) error {
 	if err := r.idle(ctx); err != nil {
 		return err
 	}
-	if err := r.look(); err != nil {
+	if err := r.unclaimed(); err != nil {
 		return err
-	}
-	if r.held == occupied && !r.o.Force {
-		return r.s.fail("restore", relight.CodeUsage, "salvage it first if it may hold newer commits; then force the restore, which renames it aside, or choose another directory",
-			"%s is occupied (%s)", r.layout.dir, r.what)
 	}
 	if r.held == occupied && r.o.Delta {
 		if err := r.mayPatch(); err != nil {
@@ -45,6 +41,18 @@ func (r *restore) mayWrite(ctx context.Context) error {
 		if err := r.mayWriteSpace(sp); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// unclaimed makes sure that nobody's data is in the directory unless the restore is forced. A plan asks too: nobody should type a name only to be refused.
+func (r *restore) unclaimed() error {
+	if err := r.look(); err != nil {
+		return err
+	}
+	if r.held == occupied && !r.o.Force {
+		return r.s.fail("restore", relight.CodeUsage, "salvage it first if it may hold newer commits; then force the restore, which renames it aside, or choose another directory",
+			"%s is occupied (%s)", r.layout.dir, r.what)
 	}
 	return nil
 }

@@ -76,15 +76,3 @@ func TestTrap02ControlFileIsCopiedLast(t *testing.T) {
 		t.Errorf("the stored control file tells of a checkpoint at %s; there was one at %s while files were copied", control.Checkpoint, during)
 	}
 }
-
-func TestTrap19MinimalWALIsRefused(t *testing.T) {
-	t.Parallel()
-	st := newPGStand(t, "wal_level=minimal", "max_wal_senders=0")
-	_, err := st.tryBackup(func(*Config) {}, store.BackupOptions{})
-	if relight.CodeOf(err) != relight.CodeUsage || !strings.Contains(relight.HintOf(err), "wal_level") {
-		t.Errorf("a backup that no log could make whole: %v", err)
-	}
-	if snaps, err := st.meta.Snapshots(t.Context(), "main"); err != nil || len(snaps) != 0 {
-		t.Errorf("snapshots %v, %v", snaps, err)
-	}
-}
