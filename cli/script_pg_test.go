@@ -26,7 +26,7 @@ func TestScriptPostgres(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := params("testdata/pg")
-	p.WorkdirRoot = pgtest.Place()
+	p.WorkdirRoot = pgtest.Root(t)
 	p.Setup = func(e *testscript.Env) error {
 		program, err := exec.LookPath("relight")
 		if err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"testing"
+	"time"
 
 	"github.com/toolboxai/relight"
 	"github.com/toolboxai/relight/host"
@@ -36,14 +37,14 @@ func playParent() {
 		host.Detached{Log: os.Getenv("HOST_TEST_DIR") + "/log", Handle: os.Getenv("HOST_TEST_DIR") + "/handle"})
 	exitIf(err)
 	exitIf(json.NewEncoder(os.Stdout).Encode([]relight.Handle{p.Handle(), d}))
-	select {}
+	time.Sleep(time.Hour) // until it is killed
 }
 
 func playLocker() {
 	_, err := host.Lock(os.Getenv("HOST_TEST_DIR")+"/lock", "restore of main", clock)
 	exitIf(err)
 	fmt.Println("locked")
-	select {}
+	time.Sleep(time.Hour) // until it is killed
 }
 
 func exitIf(err error) {

@@ -66,7 +66,7 @@ func TestCopyRacesPruneOfTheMirror(t *testing.T) {
 		t.Run(fmt.Sprintf("after %d runs of retention", before), func(t *testing.T) {
 			t.Parallel()
 			complete, withheld := 0, 0
-			for n, last := 1, 2; n <= last; n += everyNth {
+			for n, last := 1, 2; n <= last; n += everyPause {
 				s, left, mirror := mirrored(t, shop, to, before)
 				when := fmt.Sprintf("paused at operation %d", n)
 				done := false
@@ -84,7 +84,7 @@ func TestCopyRacesPruneOfTheMirror(t *testing.T) {
 				}
 				s.settled(left, mirror, when)
 			}
-			if complete == 0 || before == 1 && everyNth == 1 && withheld == 0 {
+			if complete == 0 || before == 1 && everyPause == 1 && withheld == 0 {
 				t.Fatalf("%d copies were complete, %d not: the test does not show both", complete, withheld)
 			}
 		})
@@ -100,7 +100,7 @@ func TestPruneOfTheMirrorRacesCopy(t *testing.T) {
 		for _, upon := range []string{"mirror", "repository"} {
 			t.Run(fmt.Sprintf("after %d runs of retention, upon the %s", before, upon), func(t *testing.T) {
 				t.Parallel()
-				for n, last := 1, 2; n <= last; n += everyNth {
+				for n, last := 1, 2; n <= last; n += everyPause {
 					s, left, mirror := mirrored(t, shop, to, before)
 					when := fmt.Sprintf("paused at operation %d", n)
 					paused := mirror
@@ -132,7 +132,7 @@ func TestCopyThatIsTakenForDead(t *testing.T) {
 	shop, to := endangered(newTokenShop(t)), mem.New()
 	must(shop.mirror(shop.s, to))(t)
 	dead := 0
-	for n, last := 1, 2; n <= last; n += (everyNth + 3) / 4 {
+	for n, last := 1, 2; n <= last; n += (everyPause + 3) / 4 {
 		s, left, mirror := mirrored(t, shop, to, 1)
 		when := fmt.Sprintf("paused at operation %d", n)
 		last = interleave(mirror, n, func() {
@@ -216,7 +216,7 @@ func TestCopyBeginsWhileRetentionAnnounces(t *testing.T) {
 	t.Parallel()
 	shop, to := endangered(newTokenShop(t)), mem.New()
 	must(shop.mirror(shop.s, to))(t)
-	for n, last := 1, 2; n <= last; n += everyNth {
+	for n, last := 1, 2; n <= last; n += everyPause {
 		s, left, mirror := mirrored(t, shop, to, 1)
 		when := fmt.Sprintf("stopped at operation %d", n)
 		f := fault.New(mirror, fault.At(n, fault.Fault{Effect: fault.Block}))

@@ -146,6 +146,7 @@ func TestFullBackupHealsADeletedPack(t *testing.T) {
 // An incremental backup has every byte at hand: what its parent lost, or holds damaged, it stores again.
 func TestIncrementalHealsItsParent(t *testing.T) {
 	t.Parallel()
+	much(t)
 	for _, prefix := range []string{"pack/data/", "pack/meta/", "pack/"} {
 		for _, deleted := range []bool{false, true} {
 			s := newShop(t)

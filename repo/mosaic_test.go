@@ -266,6 +266,7 @@ func TestMosaicsAtTheEndsOfLeaves(t *testing.T) {
 // One page in a hundred is changed, and about that much is stored and, in a delta restore, written.
 func TestChangedPagesCostWhatTheyAre(t *testing.T) {
 	t.Parallel()
+	much(t)
 	c := newChain(t, mem.New())
 	rng := rand.New(rand.NewPCG(3, 4))
 	const n = 200 * 8

@@ -4,6 +4,8 @@ package repo
 
 // The race detector makes every operation dear and needs a sample only: the exhaustive runs are those without it.
 const (
-	everyNth  = 67
-	everyCase = 8
+	everyNth   = 67
+	everyCase  = 16
+	everyFault = 199
+	everyPause = 67
 )

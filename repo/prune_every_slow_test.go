@@ -1,8 +1,10 @@
-//go:build (slow || soak) && !race
+//go:build slow && !soak && !race
 
 package repo
 
 const (
-	everyNth  = 1
-	everyCase = 1
+	everyNth   = 1
+	everyCase  = 1
+	everyFault = 7
+	everyPause = 3
 )

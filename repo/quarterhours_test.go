@@ -33,6 +33,7 @@ func keptMarks(r Retention) []Kept {
 // nothing older.
 func TestRetainQuarterHoursWithEveryInstant(t *testing.T) {
 	t.Parallel()
+	much(t)
 	h := quarterHours(45)
 	begin := retained.Add(-30 * day)
 	quarter, hourly := Policy{Every: 15 * time.Minute, For: 30 * day, PointInTime: true}, Policy{Every: time.Hour, For: 7 * day}

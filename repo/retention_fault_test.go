@@ -31,7 +31,7 @@ func TestEveryOperationOfRetentionMayFail(t *testing.T) {
 			}
 			_, all, err := faulty(0, fault.None)
 			ok(t, err)
-			for n := 1; n <= len(all); n += everyNth + 2 { // many effects each: with every third, all kinds of operation have their turn
+			for n := 1; n <= len(all); n += everyFault {
 				for _, e := range []fault.Effect{fault.Refuse, fault.Lose, fault.Tear, fault.Flip} {
 					s, ops, err := faulty(n, e)
 					when := fmt.Sprintf("%s at operation %d", e, n)
@@ -80,7 +80,7 @@ func TestEveryOperationOfACopyMayFail(t *testing.T) {
 				return s, to, f.Ops()
 			}
 			_, _, all := faulty(0, fault.None)
-			for n := 1; n <= len(all); n += everyNth + 2 { // many effects each: with every third, all kinds of operation have their turn
+			for n := 1; n <= len(all); n += everyFault {
 				for _, e := range []fault.Effect{fault.Refuse, fault.Lose, fault.Tear, fault.Flip, fault.Die, fault.DieLate} {
 					s, to, ops := faulty(n, e)
 					if len(ops) < n {

@@ -131,6 +131,7 @@ func TestSinkRefusesWhatDoesNotFit(t *testing.T) {
 // acknowledged is readable.
 func TestPutSurvivesAFaultAtEveryOperation(t *testing.T) {
 	t.Parallel()
+	much(t)
 	st := newStand(t)
 	base := st.s.Clone()
 	var acknowledged atomic.Int64
@@ -319,6 +320,7 @@ func TestLiveKeys(t *testing.T) {
 
 func TestLargeSegmentIsPreparedOnDisk(t *testing.T) {
 	t.Parallel()
+	much(t)
 	st := newStand(t)
 	o := st.options()
 	o.CacheDir = t.TempDir()

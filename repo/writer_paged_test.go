@@ -16,6 +16,7 @@ import (
 // A single big file is stored by every slot that is free, and comes back as if one had stored it.
 func TestBigFileIsSharedAmongSlots(t *testing.T) {
 	t.Parallel()
+	much(t)
 	ctx := t.Context()
 	v := newVault(t, mem.New())
 	for _, size := range []int{lentBlock - 1, lentBlock, lentBlock + 1, 9*lentBlock + 3*pagedBlock + 100, 6*lentBlock + pagedBlock} {

@@ -6,5 +6,5 @@ package crash_test
 const (
 	rounds  = 1
 	moments = 2
-	prompt  = 5 // every fifth event is also answered with a kill as soon as it is printed
+	prompt  = 10 // every tenth event is also answered with a kill as soon as it is printed
 )

@@ -76,8 +76,8 @@ func TestJudgeLimits(t *testing.T) {
 	t.Parallel()
 	for v, met := range map[float64]bool{1.9: true, 2: true, 2.1: false} {
 		r := &results{}
-		r.add("wal", "exposure, most", "s", "relight", v)
-		if got := verdict(t, r, "exposure, most"); got.Ratio != v || got.Met != met {
+		r.add("wal", "exposure, 99 of 100", "s", "relight", v)
+		if got := verdict(t, r, "exposure, 99 of 100"); got.Ratio != v || got.Met != met {
 			t.Errorf("%v was judged %+v", v, got)
 		}
 	}
