@@ -112,7 +112,7 @@ func TestEveryOperationOfABackupMayFail(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Logf("faults by operation: %v", kinds)
-	if kinds[fault.Put] < 5*8/everyCase || kinds[fault.List] == 0 || everyCase == 1 && kinds[fault.Delete] == 0 {
+	if kinds[fault.Put] < 5*8/everyCase || everyCase == 1 && (kinds[fault.List] == 0 || kinds[fault.Delete] == 0) {
 		t.Errorf("too few operations were tried: %v", kinds)
 	}
 }
