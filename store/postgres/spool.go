@@ -65,7 +65,10 @@ func openSpoolOn(disk spoolDisk, dir string) (*spool, error) {
 	return s, nil
 }
 
-func (s *spool) close() error { return s.lock.Close() }
+func (s *spool) close() error {
+	// Said aloud: a child that is just being created may share the descriptor for a moment.
+	return errors.Join(unix.Flock(int(s.lock.Fd()), unix.LOCK_UN), s.lock.Close())
+}
 
 func (s *spool) path(name string) string { return filepath.Join(s.dir, "wal", name) }
 
