@@ -246,7 +246,7 @@ func TestFenceRacesCommit(t *testing.T) {
 	t.Parallel()
 	shop := endangered(newTokenShop(t))
 	fenced, won := 0, 0
-	for n, last := 0, 0; n <= last; n += (everyCase + 3) / 4 { // the first without a fence tells how many operations there are
+	for n, last := 0, 0; n <= last; n += (everyCase + 7) / 8 { // the first without a fence tells how many operations there are
 		s := shop.again(t)
 		m := s.writer(s.s)
 		w := must(m.NewSnapshot(t.Context(), "main", packEach()))(t)
