@@ -227,9 +227,7 @@ func (v *verification) lose(id ChunkID, file string, err error) {
 	if errors.As(err, &d) && d.Object != "" {
 		v.objects[d.Object] = true
 	}
-	if pack := damagedPack(err); pack != "" {
-		v.spoiled[pack] = true
-	}
+	v.spoil(err)
 	if file != "" {
 		if len(v.files) < maxDamaged {
 			v.files[file] = true
@@ -242,7 +240,9 @@ func (v *verification) lose(id ChunkID, file string, err error) {
 // took takes in that a chunk was read. It is lost only where no other pack has it.
 func (v *verification) took(ctx context.Context, c *chunkReader, w want, err error) error {
 	if err != nil {
+		v.mu.Lock()
 		v.spoil(err)
+		v.mu.Unlock()
 		_, err = c.elsewhere(ctx, w, err)
 	}
 	if err != nil && !errors.Is(err, ErrCorrupt) {
@@ -261,9 +261,8 @@ func (v *verification) took(ctx context.Context, c *chunkReader, w want, err err
 	return nil
 }
 
+// spoil notes the pack that an error blames; the caller holds the lock.
 func (v *verification) spoil(err error) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
 	if pack := damagedPack(err); pack != "" {
 		v.spoiled[pack] = true
 	}

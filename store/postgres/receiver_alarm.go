@@ -47,6 +47,11 @@ func (r *Receiver) well(source string) {
 
 const repositorySource = "repository "
 
+// laneSource names a lane of a repository in alarms: that one lane works does not say that the other does.
+func laneSource(repository, lane string) string {
+	return repositorySource + repository + " (" + lane + ")"
+}
+
 func repositoryOf(source string) string {
 	name, ok := strings.CutPrefix(source, repositorySource)
 	if !ok {

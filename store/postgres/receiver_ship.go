@@ -26,10 +26,8 @@ type shipper struct {
 	swept time.Time
 }
 
-// source names a lane of the repository in alarms: that one lane works does not say that the other does.
-func (s *shipper) source(lane string) string {
-	return repositorySource + s.sink.Name() + " (" + lane + ")"
-}
+// source names the shipper's lane in alarms.
+func (s *shipper) source(lane string) string { return laneSource(s.sink.Name(), lane) }
 
 // run ends with ctx, or with an error when the repository refuses this WAL for good.
 func (s *shipper) run(ctx context.Context) error {

@@ -138,7 +138,7 @@ func (r *Receiver) tip(ctx context.Context, sp *spool, sink repo.Sink, path []wa
 	for i := len(path) - 1; i >= 0; i-- {
 		tip, err := t.Tip(ctx, r.key(sp, path[i].Timeline))
 		if err != nil {
-			r.trouble(repositorySource+sink.Name()+" ("+laneStart+")", err.Error(), r.o.AlarmAfter)
+			r.trouble(laneSource(sink.Name(), laneStart), err.Error(), r.o.AlarmAfter)
 			return walfile.Branch{}, 0, fmt.Errorf("find where repository %s stopped: %w", sink.Name(), err)
 		}
 		switch {
@@ -190,7 +190,7 @@ func (r *Receiver) durable(ctx context.Context, sp *spool, sinks []repo.Sink, st
 		}
 		lsn, err := sink.Durable(ctx, r.key(sp, st.tl), st.begin)
 		if err != nil {
-			r.trouble(repositorySource+sink.Name()+" ("+laneStart+")", err.Error(), r.o.AlarmAfter)
+			r.trouble(laneSource(sink.Name(), laneStart), err.Error(), r.o.AlarmAfter)
 			return 0, fmt.Errorf("find what is durable in repository %s: %w", sink.Name(), err)
 		}
 		least = min(least, lsn)

@@ -102,8 +102,7 @@ func (w *plannedWAL) creationsIn(ctx context.Context, names []string) (found []w
 	if !errors.Is(err, walfile.ErrInvalid) {
 		return found, false, err
 	}
-	reached := (scan.ValidEnd() + 7) &^ 7 // the server counts up to where the next record may begin
-	if reached < w.plan.Required {        // replay will come further than we can see
+	if aligned(scan.ValidEnd()) < w.plan.Required { // replay will come further than we can see
 		return nil, true, fmt.Errorf("look for new tablespaces up to %s: %w", w.plan.Required, err)
 	}
 	return found, true, nil
