@@ -54,7 +54,11 @@ func (j *Journal) AppendBatch(ctx context.Context, es []relight.Event, x Expect)
 
 // update runs fn in a transaction that no other writer can come between.
 func (j *Journal) update(ctx context.Context, fn func(tx *sql.Tx) error) error {
-	tx, err := j.write.BeginTx(ctx, nil)
+	var tx *sql.Tx
+	err := insist(ctx, func() (err error) {
+		tx, err = j.write.BeginTx(ctx, nil)
+		return err
+	})
 	if err != nil {
 		return explain("append to journal", j.path, err)
 	}

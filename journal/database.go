@@ -45,7 +45,10 @@ func connect(path string, m mode) (*sql.DB, error) {
 	if err != nil {
 		return nil, err
 	}
-	q := url.Values{"_pragma": {fmt.Sprintf("busy_timeout(%d)", patience.Milliseconds()), "trusted_schema(0)"}}
+	q := url.Values{"_pragma": {"trusted_schema(0)"}}
+	if m != writing { // which insists by itself
+		q.Add("_pragma", fmt.Sprintf("busy_timeout(%d)", patience.Milliseconds()))
+	}
 	switch m {
 	case writing:
 		q.Set("_txlock", "immediate")
@@ -64,12 +67,13 @@ func connect(path string, m mode) (*sql.DB, error) {
 	return sql.Open("sqlite", u.String())
 }
 
-// settle opens the first connection. SQLite turns a new file to write-ahead logging without waiting for others who do the same, whatever its busy timeout says.
-func settle(ctx context.Context, db *sql.DB) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
+// insist does fn again while other writers are in its way. SQLite's own patience sleeps up to 100 ms at a time, in which a process that writes without
+// pause gives the lock back and takes it again unseen: others starved. Nor does SQLite wait at all while several turn a new file to write-ahead logging.
+func insist(ctx context.Context, fn func() error) error {
+	tired := time.NewTimer(patience)
+	defer tired.Stop()
 	for {
-		err := db.PingContext(ctx)
+		err := fn()
 		var se *sqlite.Error
 		if !errors.As(err, &se) || se.Code()&0xff != lib.SQLITE_BUSY {
 			return err
@@ -77,16 +81,15 @@ func settle(ctx context.Context, db *sql.DB) error {
 		select {
 		case <-ctx.Done():
 			return err
-		case <-time.After(10 * time.Millisecond):
+		case <-tired.C:
+			return err
+		case <-time.After(time.Millisecond):
 		}
 	}
 }
 
 // prepare makes the tables if the file has none. Of several processes that come at once, one makes them.
 func prepare(ctx context.Context, db *sql.DB, path, host string, rand io.Reader) error {
-	if err := settle(ctx, db); err != nil {
-		return err
-	}
 	var app int
 	if err := db.QueryRowContext(ctx, "PRAGMA application_id").Scan(&app); err != nil {
 		return err

@@ -89,7 +89,7 @@ func (j *Journal) open(ctx context.Context) error {
 		return err
 	}
 	j.write.SetMaxOpenConns(1)
-	if err := prepare(ctx, j.write, j.path, j.o.Host, j.o.Rand); err != nil {
+	if err := insist(ctx, func() error { return prepare(ctx, j.write, j.path, j.o.Host, j.o.Rand) }); err != nil {
 		return err
 	}
 	if j.read, err = connect(j.path, reading); err != nil {
