@@ -101,10 +101,7 @@ func cluster(ts *testscript.TestScript, neg bool, args []string) {
 		}
 	}
 	data := filepath.Join(root, "db/main")
-	out, err := asServer(ts, filepath.Join(bin, "initdb"), "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "-k", "-N").CombinedOutput()
-	if err != nil {
-		ts.Fatalf("initdb: %v: %s", err, out)
-	}
+	ts.Check(pgtest.MakeCluster(bin, owner, data))
 	conf, err := os.OpenFile(filepath.Join(data, "postgresql.conf"), os.O_APPEND|os.O_WRONLY, 0)
 	ts.Check(err)
 	_, err = fmt.Fprintf(conf, pgSettings, filepath.Join(root, "run"))

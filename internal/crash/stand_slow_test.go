@@ -165,20 +165,12 @@ func (s *stand) initCluster() {
 	if err != nil {
 		s.t.Fatalf("the crash suite needs a real PostgreSQL: %v", err)
 	}
-	initdb := exec.CommandContext(s.t.Context(), filepath.Join(s.bin, "initdb"), "--pgdata", s.data(), "--username", "postgres", "--auth", "trust",
-		"--data-checksums", "--encoding", "UTF8", "--locale", "C.UTF-8", "--no-sync")
-	initdb.Dir = "/"
 	owner := ""
 	if os.Geteuid() == 0 {
-		u, err := host.LookupUser("postgres")
-		if err != nil {
-			s.t.Fatal(err)
-		}
-		owner = u.Name
-		initdb.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(u.UID), Gid: uint32(u.GID)}}
+		owner = "postgres"
 	}
-	if out, err := initdb.CombinedOutput(); err != nil {
-		s.t.Fatalf("initdb: %v\n%s", err, out)
+	if err := pgtest.MakeCluster(s.bin, owner, s.data()); err != nil {
+		s.t.Fatal(err)
 	}
 	f, err := os.OpenFile(filepath.Join(s.data(), "postgresql.conf"), os.O_APPEND|os.O_WRONLY, 0)
 	if err != nil {

@@ -95,10 +95,8 @@ func initialise(t testing.TB, bin string, options []string) *Server {
 	root := Root(t)
 	s := newServer(t, bin, root, filepath.Join(root, "data"))
 	s.chown(root)
-	args := append([]string{"-D", s.Dir, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "-k", "-N"}, options...)
-	cmd := s.Command(context.Background(), "initdb", args...)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("initdb: %v\n%s", err, out)
+	if err := MakeCluster(bin, s.User, s.Dir, options...); err != nil {
+		t.Fatal(err)
 	}
 	return s
 }
