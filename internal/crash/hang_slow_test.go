@@ -40,12 +40,13 @@ func (s *stand) killUnrecorded(seq int64, args ...string) (events []seen, reache
 	return events, true
 }
 
-// hang makes the journal hang at an event, as soon as there is a journal. It tells whether it came in time.
+// hang makes the journal hang at a run's event, as soon as there is a journal. It tells whether it came in time. What services record goes on: one that hung
+// would keep the journal locked after the run was killed.
 func (s *stand) hang(ctx context.Context, seq int64) bool {
 	for ctx.Err() == nil {
 		err := s.tryAlter(ctx, fmt.Sprintf(`
 			CREATE VIEW forever AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n) SELECT i FROM n;
-			CREATE TRIGGER hang BEFORE INSERT ON event WHEN NEW.seq = %d BEGIN SELECT count(*) FROM forever; END`, seq))
+			CREATE TRIGGER hang BEFORE INSERT ON event WHEN NEW.run <> '' AND NEW.seq >= %d BEGIN SELECT count(*) FROM forever; END`, seq))
 		if err == nil {
 			break
 		}
@@ -53,7 +54,7 @@ func (s *stand) hang(ctx context.Context, seq int64) bool {
 	}
 	var last int64
 	return s.inJournal(ctx, func(db *sql.DB) error {
-		return db.QueryRowContext(ctx, `SELECT coalesce(max(seq), 0) FROM event`).Scan(&last)
+		return db.QueryRowContext(ctx, `SELECT coalesce(max(seq), 0) FROM event WHERE run <> ''`).Scan(&last)
 	}) == nil && last < seq
 }
 
