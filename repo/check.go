@@ -1,7 +1,6 @@
 package repo
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -188,7 +187,7 @@ func (c *checking) digest(ctx context.Context, name string) (sum [32]byte, err e
 // chunks opens every chunk that an index names, in the order of the packs: metadata always, data with r.
 func (c *checking) chunks(ctx context.Context) error {
 	places := newPlaces(c.x)
-	sorter := newRowSorter(c.m.cachePath(), placeSize, verifySort, bytes.Compare)
+	sorter := newRowSorter(c.m.cachePath(), placeSize, verifySort)
 	defer sorter.close()
 	for _, run := range c.x.st.runs {
 		src := newRowSource(run.f, run.count*recordSize, recordSize)

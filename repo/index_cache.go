@@ -192,7 +192,7 @@ func (x *chunkIndex) listPacks(ctx context.Context) error {
 
 // fetch merges the index objects that are not in the cache yet.
 func (x *chunkIndex) fetch(ctx context.Context, listed map[string]bool) error {
-	sorter := newRowSorter(x.cache.temp(), recordSize, indexSort, bytes.Compare)
+	sorter := newRowSorter(x.cache.temp(), recordSize, indexSort)
 	defer sorter.close()
 	var mu sync.Mutex
 	found := 0
@@ -279,7 +279,7 @@ func (x *chunkIndex) add(name string, packs []packInfo, recs []record) error {
 	return x.cache.locked(func() error {
 		x.mu.Lock()
 		defer x.mu.Unlock()
-		sorter := newRowSorter(x.cache.temp(), recordSize, indexSort, bytes.Compare)
+		sorter := newRowSorter(x.cache.temp(), recordSize, indexSort)
 		defer sorter.close()
 		if err := x.load(); err != nil {
 			return err
@@ -316,7 +316,7 @@ func (x *chunkIndex) addRun(sorter *rowSorter) error {
 		for _, r := range runs[keep:] {
 			src = append(src, newRowSource(r.f, r.count*recordSize, recordSize))
 		}
-		return mergeRows(src, bytes.Compare, add)
+		return mergeRows(src, add)
 	})
 	if err != nil {
 		return err

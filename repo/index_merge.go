@@ -3,7 +3,7 @@ package repo
 import (
 	"bufio"
 	"bytes"
-	"container/heap"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -14,60 +14,82 @@ import (
 // mergeWidth bounds how many files a merge reads at once, and so its memory.
 const mergeWidth = 32
 
-// rowSource yields fixed-size rows in ascending order.
+// rowSource yields fixed-size rows in ascending order. A row is valid until the next one.
 type rowSource struct {
-	r   *bufio.Reader
-	row []byte
+	r    *bufio.Reader
+	size int
+	row  []byte
+	head uint64 // of the row: decides most comparisons
 }
 
 func newRowSource(f io.ReaderAt, bytes int64, row int) *rowSource {
-	buffered := int(min(bytes, runBuffered))
-	return &rowSource{r: bufio.NewReaderSize(io.NewSectionReader(f, 0, bytes), buffered), row: make([]byte, row)}
+	buffered := int(max(min(bytes, runBuffered), int64(row)))
+	return &rowSource{r: bufio.NewReaderSize(io.NewSectionReader(f, 0, bytes), buffered), size: row}
 }
 
 func (s *rowSource) next() (bool, error) {
-	_, err := io.ReadFull(s.r, s.row)
-	if errors.Is(err, io.EOF) {
+	if _, err := s.r.Discard(len(s.row)); err != nil {
+		return false, fmt.Errorf("read sorted rows: %w", err)
+	}
+	var err error
+	s.row, err = s.r.Peek(s.size)
+	if errors.Is(err, io.EOF) && len(s.row) == 0 {
 		return false, nil
 	}
 	if err != nil {
 		return false, fmt.Errorf("read sorted rows: %w", err)
 	}
+	s.head = binary.BigEndian.Uint64(s.row)
 	return true, nil
 }
 
-type rowHeap struct {
-	src []*rowSource
-	cmp func(a, b []byte) int
+// rowHeap has the source with the lowest row first.
+type rowHeap []*rowSource
+
+func (h rowHeap) less(i, j int) bool {
+	if h[i].head != h[j].head {
+		return h[i].head < h[j].head
+	}
+	return bytes.Compare(h[i].row, h[j].row) < 0
 }
 
-func (h *rowHeap) Len() int           { return len(h.src) }
-func (h *rowHeap) Less(i, j int) bool { return h.cmp(h.src[i].row, h.src[j].row) < 0 }
-func (h *rowHeap) Swap(i, j int)      { h.src[i], h.src[j] = h.src[j], h.src[i] }
-func (h *rowHeap) Push(x any)         { h.src = append(h.src, x.(*rowSource)) }
-func (h *rowHeap) Pop() any {
-	last := h.src[len(h.src)-1]
-	h.src = h.src[:len(h.src)-1]
-	return last
+// sink restores the order where only the source at i may be too high.
+func (h rowHeap) sink(i int) {
+	for {
+		child := 2*i + 1
+		if child >= len(h) {
+			return
+		}
+		if child+1 < len(h) && h.less(child+1, child) {
+			child++
+		}
+		if !h.less(child, i) {
+			return
+		}
+		h[i], h[child] = h[child], h[i]
+		i = child
+	}
 }
 
 // mergeRows calls fn for the rows of all sources in order, without repeating identical neighbours. fn must not
 // keep the row.
-func mergeRows(src []*rowSource, cmp func(a, b []byte) int, fn func(row []byte) error) error {
-	h := &rowHeap{cmp: cmp}
+func mergeRows(src []*rowSource, fn func(row []byte) error) error {
+	var h rowHeap
 	for _, s := range src {
 		ok, err := s.next()
 		if err != nil {
 			return err
 		}
 		if ok {
-			h.src = append(h.src, s)
+			h = append(h, s)
 		}
 	}
-	heap.Init(h)
+	for i := len(h) / 2; i >= 0; i-- {
+		h.sink(i)
+	}
 	var last []byte
-	for h.Len() > 0 {
-		s := h.src[0]
+	for len(h) > 0 {
+		s := h[0]
 		if !bytes.Equal(last, s.row) {
 			if err := fn(s.row); err != nil {
 				return err
@@ -78,24 +100,31 @@ func mergeRows(src []*rowSource, cmp func(a, b []byte) int, fn func(row []byte) 
 		if err != nil {
 			return err
 		}
-		if ok {
-			heap.Fix(h, 0)
-		} else {
-			heap.Pop(h)
+		if !ok {
+			h[0] = h[len(h)-1]
+			h = h[:len(h)-1]
 		}
+		h.sink(0)
 	}
 	return nil
 }
 
-// rowSorter sorts any number of fixed-size rows in bounded memory: full buffers are sorted into temporary
+// rowSorter sorts any number of fixed-size rows, of 8 bytes at least, by their bytes and in bounded memory: full buffers are sorted into temporary
 // files, which are merged at the end. It belongs to one goroutine.
 type rowSorter struct {
 	dir   string
 	row   int
-	cmp   func(a, b []byte) int
 	limit int
 	buf   []byte
+	spare []byte
+	order []rowKey
 	runs  []sortedRun
+}
+
+// rowKey is a row's place in the buffer, and its first bytes.
+type rowKey struct {
+	head uint64
+	row  uint32
 }
 
 type sortedRun struct {
@@ -103,8 +132,8 @@ type sortedRun struct {
 	bytes int64
 }
 
-func newRowSorter(dir string, row, limit int, cmp func(a, b []byte) int) *rowSorter {
-	return &rowSorter{dir: dir, row: row, cmp: cmp, limit: limit / row * row}
+func newRowSorter(dir string, row, limit int) *rowSorter {
+	return &rowSorter{dir: dir, row: row, limit: limit / row * row}
 }
 
 func (s *rowSorter) add(row []byte) error {
@@ -125,20 +154,25 @@ func (s *rowSorter) spill() error {
 	return nil
 }
 
-// sortBuffer orders the rows of buf in place through an index, so that rows move once.
+// sortBuffer orders the rows of buf through an index, so that rows move once.
 func (s *rowSorter) sortBuffer() {
 	n := len(s.buf) / s.row
-	order := make([]uint32, n)
-	for i := range order {
-		order[i] = uint32(i)
-	}
 	at := func(i uint32) []byte { return s.buf[int(i)*s.row : int(i+1)*s.row] }
-	slices.SortFunc(order, func(a, b uint32) int { return s.cmp(at(a), at(b)) })
-	out := make([]byte, 0, len(s.buf))
-	for _, i := range order {
-		out = append(out, at(i)...)
+	s.order = slices.Grow(s.order[:0], n)
+	for i := range uint32(n) {
+		s.order = append(s.order, rowKey{binary.BigEndian.Uint64(at(i)), i})
 	}
-	s.buf = out
+	slices.SortFunc(s.order, func(a, b rowKey) int {
+		if a.head != b.head {
+			return compare(a.head, b.head)
+		}
+		return bytes.Compare(at(a.row), at(b.row))
+	})
+	out := slices.Grow(s.spare[:0], len(s.buf))
+	for _, k := range s.order {
+		out = append(out, at(k.row)...)
+	}
+	s.buf, s.spare = out, s.buf
 }
 
 func (s *rowSorter) write(fill func(io.Writer) error) error {
@@ -178,7 +212,7 @@ func (s *rowSorter) finish() ([]*rowSource, error) {
 			return nil, err
 		}
 	}
-	s.buf = nil
+	s.buf, s.spare, s.order = nil, nil, nil
 	for len(s.runs) > mergeWidth {
 		if err := s.fold(); err != nil {
 			return nil, err
@@ -193,7 +227,7 @@ func (s *rowSorter) each(fn func(row []byte) error) error {
 	if err != nil {
 		return err
 	}
-	return mergeRows(src, s.cmp, fn)
+	return mergeRows(src, fn)
 }
 
 // fold merges the oldest files into one.
@@ -201,7 +235,7 @@ func (s *rowSorter) fold() error {
 	old := s.runs[:mergeWidth]
 	s.runs = slices.Clone(s.runs[mergeWidth:])
 	err := s.write(func(w io.Writer) error {
-		return mergeRows(s.sources(old), s.cmp, func(row []byte) error { _, err := w.Write(row); return err })
+		return mergeRows(s.sources(old), func(row []byte) error { _, err := w.Write(row); return err })
 	})
 	for _, r := range old {
 		err = errors.Join(err, r.f.Close())
@@ -221,7 +255,7 @@ func (s *rowSorter) close() {
 	for _, r := range s.runs {
 		_ = r.f.Close() // nameless temporary files: closing frees them
 	}
-	s.runs, s.buf = nil, nil
+	s.runs, s.buf, s.spare, s.order = nil, nil, nil, nil
 }
 
 // tempFile is an open file without a name: it disappears with the process, however that ends.

@@ -98,10 +98,16 @@ type runSearch struct {
 	step   int64
 }
 
+// bucket is where the leading bits of an id lead to.
+func (r *indexRun) bucket(id ChunkID) (lo, hi int64) {
+	b := binary.BigEndian.Uint64(id[:]) >> r.shift
+	return int64(r.fan[b]), int64(r.fan[b+1])
+}
+
 func (r *indexRun) search(id ChunkID) runSearch {
 	lead := binary.BigEndian.Uint64(id[:])
-	b := lead >> r.shift
-	q := runSearch{lo: int64(r.fan[b]), hi: int64(r.fan[b+1]), step: runPread}
+	q := runSearch{step: runPread}
+	q.lo, q.hi = r.bucket(id)
 	q.end = q.hi
 	below, _ := bits.Mul64(lead<<(64-r.shift), uint64(q.hi-q.lo))
 	q.at = q.lo + int64(below) - runPread/2

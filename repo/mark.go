@@ -15,6 +15,7 @@ type marker struct {
 	x     *chunkIndex // private: it does not change meanwhile
 	avoid map[packID]bool
 	c     *chunkReader
+	later *lookups // of the snapshot that is walked
 
 	live  [][]uint64 // one bit for each record of each run: its chunk is needed, from there
 	roots [][]uint64 // walked as the root of a block map
@@ -41,75 +42,67 @@ func newMarker(m *Meta, x *chunkIndex, avoid map[packID]bool) (*marker, error) {
 	return k, nil
 }
 
-// place is one record of the index.
-type place struct {
-	run int
-	at  int64
-	record
-}
-
-func testAndSet(bits [][]uint64, p place) (was bool) {
+func testAndSet(bits [][]uint64, p spot) (was bool) {
 	w, b := &bits[p.run][p.at/64], uint64(1)<<(p.at%64)
 	was = *w&b != 0
 	*w |= b
 	return was
 }
 
-// places finds every record of a chunk.
-func (k *marker) places(id ChunkID) ([]place, error) {
-	var all []place
-	for i, run := range k.x.st.runs {
-		_, err := run.find(id, k.x.pool, func(r record, at int64) bool {
-			all = append(all, place{i, at, r})
-			return false
-		})
-		if err != nil {
-			return nil, err
-		}
+// take notes that a chunk is needed, and gives one of its copies.
+func (k *marker) take(ctx context.Context, id ChunkID) (spot, error) {
+	all, err := (&follower{x: k.x}).find(id, nil)
+	if err != nil {
+		return spot{}, err
 	}
-	return all, nil
+	return k.note(ctx, id, all, 0)
 }
 
-// take notes that a chunk is needed. Of several copies one is: not in a pack that is to go. An index is not signed, so a copy
+// note notes that a chunk is needed, and at least so many bytes of it. Of several copies one is: not in a pack that is to go. An index is not signed, so a copy
 // counts only if it was read; who cannot read keeps all of them.
-func (k *marker) take(ctx context.Context, id ChunkID) (place, error) {
-	all, err := k.places(id)
-	if err != nil {
-		return place{}, err
-	}
+func (k *marker) note(ctx context.Context, id ChunkID, all []spot, least int) (spot, error) {
+	var err error
 	if len(all) > 1 {
 		if all, err = k.choose(ctx, id, all); err != nil {
-			return place{}, err
+			return spot{}, err
 		}
 	}
-	found := false
+	found, long := false, false
 	for _, p := range all {
-		found = found || k.x.there[p.pack]
+		found = found || p.there
+		long = long || int(p.plain) >= least
 		if !testAndSet(k.live, p) {
 			k.used[p.pack] += int64(p.frame)
 		}
 	}
-	if !found {
-		k.lost++
-		if k.first == nil {
-			k.first = &DamageError{Chunk: id, Err: errNoChunk}
-		}
+	switch {
+	case !found:
+		k.lack(&DamageError{Chunk: id, Err: errNoChunk})
+	case !long:
+		k.lack(fmt.Errorf("%w: a slot takes from byte %d of chunk %s, which is shorter", errMap, least, id))
 	}
 	if len(all) == 0 {
-		return place{}, errNoChunk
+		return spot{}, errNoChunk
 	}
 	return all[0], nil
 }
 
-func (k *marker) choose(ctx context.Context, id ChunkID, all []place) ([]place, error) {
+func (k *marker) lack(err error) {
+	k.lost++
+	if k.first == nil {
+		k.first = err
+	}
+}
+
+func (k *marker) choose(ctx context.Context, id ChunkID, all []spot) ([]spot, error) {
 	for _, p := range all { // what was chosen before stays chosen
 		if k.live[p.run][p.at/64]&(1<<(p.at%64)) != 0 && k.trust[id] {
-			return []place{p}, nil
+			return []spot{p}, nil
 		}
 	}
 	for _, spare := range []bool{false, true} { // first those that stay
 		for _, p := range all {
-			if !k.x.there[p.pack] || k.avoid[k.x.st.packs[p.pack].id] != spare {
+			if !p.there || k.avoid[p.info.id] != spare {
 				continue
 			}
 			good, err := k.readable(ctx, id, p)
@@ -118,7 +111,7 @@ func (k *marker) choose(ctx context.Context, id ChunkID, all []place) ([]place, 
 			}
 			if good {
 				k.trust[id] = true
-				return []place{p}, nil
+				return []spot{p}, nil
 			}
 		}
 	}
@@ -126,12 +119,11 @@ func (k *marker) choose(ctx context.Context, id ChunkID, all []place) ([]place, 
 }
 
 // readable reads a copy and holds it against its id.
-func (k *marker) readable(ctx context.Context, id ChunkID, p place) (bool, error) {
-	pack := k.x.st.packs[p.pack]
-	if len(k.m.keys.identities(pack.kind == dataPack)) == 0 {
+func (k *marker) readable(ctx context.Context, id ChunkID, p spot) (bool, error) {
+	if len(k.m.keys.identities(p.info.kind == dataPack)) == 0 {
 		return false, nil
 	}
-	frame, err := k.c.bytes(ctx, pack, int64(p.off), int64(p.frame))
+	frame, err := k.c.bytes(ctx, p.info, int64(p.off), int64(p.frame))
 	if err == nil {
 		_, err = k.c.decode(id, frame, p.plain)
 	}
@@ -144,13 +136,36 @@ func (k *marker) readable(ctx context.Context, id ChunkID, p place) (bool, error
 // snapshot notes all that a snapshot needs. Where its own tree or maps are damaged the error says so, and what could be reached is
 // noted.
 func (k *marker) snapshot(ctx context.Context, man Manifest) error {
+	k.later = newLookups(k.x)
+	defer k.later.close()
+	err := k.walk(ctx, man)
+	if err != nil && !isDamage(err) {
+		return err
+	}
+	settled := k.later.each(func(id ChunkID, least uint64, all []spot) error {
+		_, err := k.note(ctx, id, all, int(least))
+		if errors.Is(err, errNoChunk) {
+			return nil
+		}
+		return err
+	})
+	if settled != nil {
+		return settled
+	}
+	return err
+}
+
+// walk notes the chunks that lead to others, and asks for those that hold content.
+func (k *marker) walk(ctx context.Context, man Manifest) error {
 	for _, id := range man.Tree {
 		if _, err := k.take(ctx, id); err != nil && !errors.Is(err, errNoChunk) {
 			return err
 		}
 	}
 	var damaged error
+	n := int64(0)
 	err := eachLine(&treeReader{ctx: ctx, load: k.c.load, ids: man.Tree}, func(e Entry, line []byte) error {
+		n++
 		if k.seen(line) {
 			return nil
 		}
@@ -163,7 +178,13 @@ func (k *marker) snapshot(ctx context.Context, man Manifest) error {
 		}
 		return err
 	})
-	return errors.Join(err, damaged)
+	if err == nil && n != man.Entries {
+		err = fmt.Errorf("%w: %d entries instead of %d", errEntry, n, man.Entries)
+	}
+	if err != nil {
+		return err
+	}
+	return damaged
 }
 
 func isDamage(err error) bool {
@@ -186,7 +207,7 @@ func (k *marker) seen(line []byte) bool {
 
 func (k *marker) entry(ctx context.Context, e Entry) error {
 	for _, id := range e.Chunks {
-		if _, err := k.take(ctx, id); err != nil && !errors.Is(err, errNoChunk) {
+		if err := k.later.add(id, 0); err != nil {
 			return err
 		}
 	}
@@ -196,7 +217,7 @@ func (k *marker) entry(ctx context.Context, e Entry) error {
 				return err
 			}
 			for b := append([]byte(nil), b...); len(b) > 0; b = b[idSize:] {
-				if err := k.once(ctx, ChunkID(b), k.leafs, func(b []byte) error { return k.leaf(ctx, b) }); err != nil {
+				if err := k.once(ctx, ChunkID(b), k.leafs, k.leaf); err != nil {
 					return err
 				}
 			}
@@ -209,24 +230,19 @@ func (k *marker) entry(ctx context.Context, e Entry) error {
 	return nil
 }
 
-// leaf notes the chunks of a leaf: those of whole slots, and those that mosaics take from. The id of a mosaic itself is of no chunk.
-func (k *marker) leaf(ctx context.Context, b []byte) error {
+// leaf asks for the chunks of a leaf: those of whole slots, and those that mosaics take from. The id of a mosaic itself is of no chunk.
+func (k *marker) leaf(b []byte) error {
 	l, err := decodeLeaf(b)
 	if err != nil {
 		return err
 	}
 	rest := l.mosaics
 	for i := range l.slots() {
+		s := mapped{id: l.id(i), leaf: l}
 		if len(rest) > 0 && rest[0].slot == i {
-			rest = rest[1:]
-			continue
+			s.pieces, rest = rest[0].pieces, rest[1:]
 		}
-		if _, err := k.take(ctx, l.id(i)); err != nil && !errors.Is(err, errNoChunk) {
-			return err
-		}
-	}
-	for b := l.sources; len(b) > 0; b = b[idSize:] {
-		if _, err := k.take(ctx, ChunkID(b)); err != nil && !errors.Is(err, errNoChunk) {
+		if err := s.chunks(func(id ChunkID, least int) error { return k.later.add(id, uint64(least)) }); err != nil {
 			return err
 		}
 	}

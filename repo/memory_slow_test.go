@@ -225,7 +225,7 @@ func tibWalk(t *testing.T, dir string, s blob.Storage) {
 	}
 	check := &verification{r: r, man: man, files: map[string]bool{}, objects: map[string]bool{}, lost: map[ChunkID]bool{}}
 	places := newPlaces(x)
-	sorter := newRowSorter(x.cache.temp(), placeSize, verifySort, bytes.Compare)
+	sorter := newRowSorter(x.cache.temp(), placeSize, verifySort)
 	defer sorter.close()
 	if err := check.collect(ctx, places, sorter); err != nil || check.count != 0 {
 		t.Fatal(check.first, err)

@@ -339,7 +339,7 @@ func TestForgedCopyDoesNotReplaceTheGoodOne(t *testing.T) {
 	}
 	for _, ps := range [][]uint64{{1}} {
 		for _, n := range ps {
-			all := must(k.places(m.keys.chunkID(goods(n)[:defaultPage])))(t)
+			all := must((&follower{x: k.x}).find(m.keys.chunkID(goods(n)[:defaultPage]), nil))(t)
 			good := 0
 			for _, p := range all {
 				if k.x.there[p.pack] && must(k.readable(t.Context(), m.keys.chunkID(goods(n)[:defaultPage]), p))(t) {

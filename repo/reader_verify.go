@@ -1,7 +1,7 @@
 package repo
 
 import (
-	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -81,7 +81,8 @@ type verification struct {
 	objects map[string]bool
 	spoiled map[string]bool // packs with damaged bytes, also where another pack has the chunk
 	lost    map[ChunkID]bool
-	count   int64 // of lost chunks
+	hit     map[uint64]bool // numbers of files that lack chunks
+	count   int64           // of lost chunks
 }
 
 func (v *verification) run(ctx context.Context, workers int) error {
@@ -90,7 +91,7 @@ func (v *verification) run(ctx context.Context, workers int) error {
 		return err
 	}
 	places := newPlaces(x)
-	sorter := newRowSorter(x.cache.temp(), placeSize, verifySort, bytes.Compare)
+	sorter := newRowSorter(x.cache.temp(), placeSize, verifySort)
 	defer sorter.close()
 	if err := v.collect(ctx, places, sorter); err != nil {
 		return err
@@ -98,68 +99,10 @@ func (v *verification) run(ctx context.Context, workers int) error {
 	if err := readPlaces(ctx, v.r.meta, places, sorter, workers, v.took); err != nil {
 		return err
 	}
-	if len(v.lost) > 0 {
+	if len(v.lost)+len(v.hit) > 0 {
 		return v.trace(ctx)
 	}
 	return v.join(ctx)
-}
-
-// collect notes the place of every chunk. Trees and maps are read, and so verified, on the way.
-func (v *verification) collect(ctx context.Context, places *places, sorter *rowSorter) error {
-	err := v.eachFile(ctx, func(e Entry, next func() (mapped, bool, error)) error {
-		size := int64(0)
-		for {
-			s, ok, err := next()
-			if err != nil {
-				return v.blame(e.Path, err)
-			}
-			if !ok {
-				break
-			}
-			n, err := v.slot(e, s, places, sorter)
-			if err != nil {
-				return err
-			}
-			size += n
-		}
-		if size != e.Size && !v.files[e.Path] {
-			return v.blame(e.Path, fmt.Errorf("%w: its chunks have %d bytes instead of %d", errMap, size, e.Size))
-		}
-		return nil
-	})
-	v.total = places.bytes
-	if err != nil {
-		return v.blame("(every file whose entry cannot be read)", err)
-	}
-	return nil
-}
-
-// slot notes the places of the chunks of one slot, and gives its length.
-func (v *verification) slot(e Entry, s mapped, places *places, sorter *rowSorter) (size int64, err error) {
-	if s.isMosaic() {
-		v.mosaics = true
-		size = int64(mosaic{pieces: s.pieces}.size())
-	}
-	err = s.chunks(func(id ChunkID, least int) error {
-		at, err := places.x.find(id)
-		if isAbsent(err) {
-			v.lose(id, e.Path, missing(id, at, err))
-			at.plain = uint32(v.r.meta.desc.Chunk)
-		} else if err == nil {
-			err = sorter.add(places.row(id, at))
-		}
-		if err != nil && !isAbsent(err) {
-			return err
-		}
-		if int(at.plain) < least {
-			return v.blame(e.Path, fmt.Errorf("%w: a slot takes from byte %d of chunk %s, which has %d", errMap, least, id, at.plain))
-		}
-		if !s.isMosaic() {
-			size = int64(at.plain)
-		}
-		return nil
-	})
-	return size, err
 }
 
 // join puts the mosaics together, whose chunks were all found right, and holds them against their ids.
@@ -237,6 +180,22 @@ func (v *verification) lose(id ChunkID, file string, err error) {
 	}
 }
 
+// miss counts a chunk that the file of a number lacks; trace finds out which file that is.
+func (v *verification) miss(file uint64, err error) {
+	if v.hit == nil {
+		v.hit = map[uint64]bool{}
+	}
+	if len(v.hit) < maxDamaged {
+		v.hit[file] = true
+	}
+	v.count++
+	v.first = cmp.Or(v.first, err)
+	var d *DamageError
+	if errors.As(err, &d) && d.Object != "" {
+		v.objects[d.Object] = true
+	}
+}
+
 // took takes in that a chunk was read. It is lost only where no other pack has it.
 func (v *verification) took(ctx context.Context, c *chunkReader, w want, err error) error {
 	if err != nil {
@@ -268,28 +227,46 @@ func (v *verification) spoil(err error) {
 	}
 }
 
-// trace finds the files that need the lost chunks.
+// trace finds the files that lack chunks, and those that need the ones which cannot be read.
 func (v *verification) trace(ctx context.Context) error {
-	return v.eachFile(ctx, func(e Entry, next func() (mapped, bool, error)) error {
-		for {
-			s, ok, err := next()
-			if errors.Is(err, ErrCorrupt) || errors.Is(err, errMap) || err == nil && !ok {
-				return nil // a damaged map was counted when the places were collected
-			}
-			if err != nil {
-				return err
-			}
-			err = s.chunks(func(id ChunkID, _ int) error {
-				if v.lost[id] {
-					return errNoChunk
-				}
-				return nil
-			})
-			if err != nil && len(v.files) < maxDamaged {
-				v.files[e.Path] = true
-			}
+	file := uint64(0)
+	err := v.eachFile(ctx, func(e Entry, next func() (mapped, bool, error)) error {
+		file++
+		hit, err := v.hit[file], error(nil)
+		if !hit {
+			hit, err = v.needsLost(next)
 		}
+		if hit && len(v.files) < maxDamaged {
+			v.files[e.Path] = true
+		}
+		return err
 	})
+	if isDamage(err) {
+		return nil // a damaged tree was counted when the places were collected
+	}
+	return err
+}
+
+func (v *verification) needsLost(next func() (mapped, bool, error)) (bool, error) {
+	for len(v.lost) > 0 {
+		s, ok, err := next()
+		if isDamage(err) || err == nil && !ok {
+			return false, nil // a damaged map was counted when the places were collected
+		}
+		if err != nil {
+			return false, err
+		}
+		err = s.chunks(func(id ChunkID, _ int) error {
+			if v.lost[id] {
+				return errNoChunk
+			}
+			return nil
+		})
+		if err != nil {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 func (v *verification) damage() *Damage {
