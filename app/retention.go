@@ -32,7 +32,7 @@ func (a *App) retentionActions() []action.Action {
 type pruneInput struct {
 	Store       string `flag:"store" help:"the store; the only one when not given"`
 	Repository  string `flag:"repository" help:"the repository; the store's first when not given"`
-	DropRefused bool   `flag:"drop-refused" help:"remove snapshots whose manifests are refused or damaged too, instead of stopping at them"`
+	DropRefused bool   `flag:"drop-refused" help:"remove snapshots whose manifests are refused, damaged or deleted too, instead of stopping at them"`
 }
 
 // policies are the rules of a store as the repository knows them.

@@ -69,7 +69,9 @@ type checking struct {
 	spoiled []string        // damaged packs that are there
 	buf     []byte
 
-	refusedMans []string // manifests that do not count
+	refusedMans []string        // manifests that do not count
+	gone        map[string]bool // objects that were deleted
+	bare        []string        // objects without their witness
 }
 
 // Check looks at everything in the repository: descriptor, keys, indexes, every pack's bytes, manifests, trees and
@@ -77,7 +79,7 @@ type checking struct {
 // error means that the check itself could not go on. Damaged packs, and with r damaged snapshots, are put on record where the keys at hand can sign, so that
 // the next backup stores again what it has of them.
 func (m *Meta) Check(ctx context.Context, r *Reader, fn func(Finding)) (Report, error) {
-	c := &checking{m: m, r: r, fn: fn, bad: map[packID]string{}, badIDs: map[ChunkID]bool{}, hurt: map[relight.SnapshotID][]string{}, used: map[packID]bool{}, buf: make([]byte, 256<<10)}
+	c := &checking{m: m, r: r, fn: fn, bad: map[packID]string{}, badIDs: map[ChunkID]bool{}, hurt: map[relight.SnapshotID][]string{}, used: map[packID]bool{}, gone: map[string]bool{}, buf: make([]byte, 256<<10)}
 	if r == nil {
 		c.rep.Skipped = append(c.rep.Skipped, "content of data packs", "content of WAL bodies")
 	}
@@ -88,6 +90,7 @@ func (m *Meta) Check(ctx context.Context, r *Reader, fn func(Finding)) (Report, 
 	}
 	c.conclude()
 	c.remember(ctx)
+	c.attest(ctx)
 	return c.rep, nil
 }
 
@@ -238,7 +241,7 @@ func (c *checking) readChunks(ctx context.Context, places *places, sorter *rowSo
 }
 
 func (c *checking) manifests(ctx context.Context) error {
-	signed, problems, err := c.m.listSigned(ctx, "manifest", snapPrefix)
+	signed, problems, err := c.m.listSigned(ctx, manifestKind, snapPrefix)
 	if err != nil {
 		return err
 	}
@@ -363,7 +366,7 @@ func (c *checking) touch(id relight.SnapshotID, what string) {
 // records verifies the signatures of everything else.
 func (c *checking) records(ctx context.Context) error {
 	for _, k := range []struct{ kind, prefix string }{
-		{checkedKind, checkedPrefix}, {"proof", "proof/"}, {"pending", "pending/"}, {setKind, setPrefix}, {damagedKind, damagedPrefix},
+		{checkedKind, checkedPrefix}, {"proof", "proof/"}, {"pending", "pending/"}, {setKind, setPrefix}, {damagedKind, damagedPrefix}, {witnessKind, witnessPrefix},
 	} {
 		signed, problems, err := c.m.listSigned(ctx, k.kind, k.prefix)
 		if err != nil {

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/toolboxai/relight/blob"
 )
@@ -15,8 +16,16 @@ import (
 func (c *checking) objects(ctx context.Context) error {
 	small := map[string][]string{} // by kind: few and small, and read one by one
 	wanted := []string{"proof", checkedKind, "wrapping", "epoch", "recipient", "revocation", "tested", "cluster", "gap", "coverage", "expired", "estate", "fence", "trash", "trashed manifest", "lease", "beat"}
+	seen := listed{at: map[string]time.Time{}, expired: map[string]bool{}}
 	err := c.m.storage.List(ctx, "", func(i blob.Info) error {
 		kind := kindOf(i.Name)
+		seen.newest = later(seen.newest, i.Modified)
+		if kind == witnessKind || kind == "lease" || kind == "beat" || witnessed(i.Name) {
+			seen.at[i.Name] = i.Modified
+		}
+		if kind == "trashed manifest" {
+			seen.expired[formerName(i.Name)] = true
+		}
 		if kind == "" && !strings.HasPrefix(i.Name, "pack/") && !strings.HasPrefix(i.Name, journalPrefix) { // their phases name these
 			c.find(Finding{Severity: SeverityWarning, Object: i.Name, What: "no object of a repository has such a name", Remains: "everything: nothing reads it"})
 		}
@@ -29,6 +38,15 @@ func (c *checking) objects(ctx context.Context) error {
 		return fmt.Errorf("list everything: %w", notAbsent(err))
 	}
 	if err := c.keyRecords(ctx, small); err != nil {
+		return err
+	}
+	if err := c.witnesses(ctx, seen); err != nil {
+		return err
+	}
+	if err := c.marks(ctx, small["trash"]); err != nil {
+		return err
+	}
+	if err := c.leases(ctx, seen); err != nil {
 		return err
 	}
 	if err := c.widows(ctx, append(small["proof"], small[checkedKind]...), small["trashed manifest"]); err != nil {
@@ -60,6 +78,9 @@ func (c *checking) widows(ctx context.Context, evidence, trashed []string) error
 	for _, name := range trashed {
 		_, snap, _ := strings.Cut(name, trashSnaps)
 		known[snap] = true
+	}
+	for name := range c.gone {
+		known[strings.TrimPrefix(name, snapPrefix)] = true
 	}
 	for _, name := range evidence {
 		e := strings.Split(name, "/")
@@ -155,8 +176,8 @@ func (m *Meta) verifyTrashed(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	_, former, _ := strings.Cut(strings.TrimPrefix(name, trashPrefix), "/")
-	s, err := parseEnvelope(b, "manifest", former)
+	former := formerName(name)
+	s, err := parseEnvelope(b, manifestKind, former)
 	if err == nil {
 		_, err = m.verifySigner(ctx, s)
 	}

@@ -64,14 +64,14 @@ func (c *copier) run(ctx context.Context) error {
 	if err := c.sameRepository(ctx); err != nil {
 		return err
 	}
+	c.mirror = newMeta(c.to, c.m.keys, c.m.desc, c.m.o)
+	c.mirror.trust = c.m.trusted()
 	if err := c.all(ctx, "keys", "keys/", nil, nil); err != nil {
 		return err
 	}
 	if err := c.one(ctx, blob.Info{Name: descriptorName}, nil); err != nil {
 		return err
 	}
-	c.mirror = newMeta(c.to, c.m.keys, c.m.desc, c.m.o)
-	c.mirror.trust = c.m.trusted()
 	end, err := c.register(ctx)
 	if err != nil {
 		return err
@@ -114,7 +114,7 @@ func (c *copier) sameRepository(ctx context.Context) error {
 func (c *copier) empty(ctx context.Context) error {
 	var foreign string
 	err := c.to.List(ctx, "", func(i blob.Info) error {
-		if !strings.HasPrefix(i.Name, "keys/") {
+		if !strings.HasPrefix(strings.TrimPrefix(i.Name, witnessPrefix), "keys/") {
 			foreign = i.Name
 			return errEnough
 		}
@@ -164,7 +164,7 @@ func (c *copier) missing(ctx context.Context) ([]Manifest, error) {
 	if err != nil {
 		return nil, err
 	}
-	signed, problems, err := c.m.listSigned(ctx, "manifest", snapPrefix)
+	signed, problems, err := c.m.listSigned(ctx, manifestKind, snapPrefix)
 	if err != nil {
 		return nil, err
 	}
@@ -304,6 +304,9 @@ func (c *copier) wal(ctx context.Context) error {
 		if strings.HasSuffix(name, "/coverage.beat") {
 			if err := c.replace(ctx, name); err != nil {
 				return err
+			}
+			if _, has := there[name]; !has {
+				c.mirror.witness(ctx, name, c.mirror.now())
 			}
 		}
 	}

@@ -66,8 +66,9 @@ func (c *copier) read(ctx context.Context, name string) ([]byte, error) {
 	return b, nil
 }
 
-// put stores what was verified.
+// put stores what was verified, and witnesses it there.
 func (c *copier) put(ctx context.Context, name string, body io.ReadSeeker, n int64) error {
+	begun := c.mirror.now()
 	err := c.to.Put(ctx, name, body, blob.PutOptions{})
 	if errors.Is(err, blob.ErrExists) {
 		return nil
@@ -75,6 +76,7 @@ func (c *copier) put(ctx context.Context, name string, body io.ReadSeeker, n int
 	if err != nil {
 		return fmt.Errorf("put %s: %w", name, err)
 	}
+	c.mirror.witness(ctx, name, begun)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.out.Objects, c.out.Bytes = c.out.Objects+1, c.out.Bytes+n

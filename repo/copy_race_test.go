@@ -237,7 +237,7 @@ func TestCopyBeginsWhileRetentionAnnounces(t *testing.T) {
 			}
 		}
 		must(left.prune(fault.New(mirror, func(op fault.Op) fault.Fault {
-			if op.Kind == fault.Put && strings.HasSuffix(op.Name, "/"+dueMark) {
+			if op.Kind == fault.Put && strings.HasPrefix(op.Name, trashPrefix) && strings.HasSuffix(op.Name, "/"+dueMark) {
 				begin()
 			}
 			return fault.Fault{}

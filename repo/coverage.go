@@ -31,13 +31,14 @@ func (s *sink) Cover(ctx context.Context, k WALKey, p relight.Point) error {
 	if err := s.m.maySign(ctx, name); err != nil {
 		return err
 	}
-	body, err := s.m.sealBytes(b, sealedMeta)
+	body, err := s.m.keys.sealBytes(b, sealedMeta)
 	if err != nil {
 		return fmt.Errorf("seal %s: %w", name, err)
 	}
 	if err := s.m.storage.Put(ctx, name, bytes.NewReader(body), blob.PutOptions{Replace: true}); err != nil {
 		return fmt.Errorf("put %s: %w", name, err)
 	}
+	s.coverWitness.Do(func() { s.m.witness(ctx, name, s.m.now()) })
 	return nil
 }
 

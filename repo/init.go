@@ -170,7 +170,7 @@ func writeEpoch(ctx context.Context, s blob.Storage, k *Keyring, rs []Recipient,
 	return putPlain(ctx, s, k, "epoch", name, now, epochRecord{Epoch: k.current, DataRecipient: e.dataR.text, MetaRecipient: e.metaR.text})
 }
 
-// putPlain stores a public record that the authority signs.
+// putPlain stores a public record that the authority signs, and its witness.
 func putPlain(ctx context.Context, s blob.Storage, k *Keyring, kind, name string, now time.Time, payload any) error {
 	if k.root == nil {
 		return usage("sign", name, "unlock with the recovery identity", "the keys at hand are not the recovery side's")
@@ -182,5 +182,5 @@ func putPlain(ctx context.Context, s blob.Storage, k *Keyring, kind, name string
 	if err := put(ctx, s, name, b); err != nil {
 		return fmt.Errorf("put %s: %w", name, err)
 	}
-	return nil
+	return putWitness(ctx, s, k, name, now)
 }

@@ -1,6 +1,7 @@
 package repo
 
 import (
+	"bytes"
 	"crypto/ed25519"
 	"fmt"
 	"io"
@@ -189,6 +190,21 @@ func (k *Keyring) seal(w io.Writer, s seal) (io.WriteCloser, error) {
 		return age.Encrypt(w, e.dataR.Recipient)
 	}
 	return age.Encrypt(w, e.metaR.Recipient)
+}
+
+func (k *Keyring) sealBytes(b []byte, s seal) ([]byte, error) {
+	var out bytes.Buffer
+	w, err := k.seal(&out, s)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := w.Write(b); err != nil {
+		return nil, err
+	}
+	if err := w.Close(); err != nil {
+		return nil, err
+	}
+	return out.Bytes(), nil
 }
 
 // openData opens what was sealed to the data recipient of any epoch.

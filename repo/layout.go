@@ -9,8 +9,8 @@ func kindOf(name string) string {
 	}
 	for _, k := range []struct{ prefix, kind string }{
 		{wrapPrefix, "wrapping"}, {epochPrefix, "epoch"}, {recipientPrefix, "recipient"}, {hostPrefix, "host"}, {revokedPrefix, "revocation"},
-		{testedPrefix, "tested"}, {indexPrefix, "index"}, {snapPrefix, "manifest"}, {"proof/", "proof"}, {checkedPrefix, checkedKind}, {damagedPrefix, damagedKind},
-		{estatePrefix, "estate"}, {setPrefix, setKind},
+		{testedPrefix, "tested"}, {indexPrefix, "index"}, {snapPrefix, manifestKind}, {"proof/", "proof"}, {checkedPrefix, checkedKind}, {damagedPrefix, damagedKind},
+		{estatePrefix, "estate"}, {setPrefix, setKind}, {witnessPrefix, witnessKind},
 	} {
 		if strings.HasPrefix(name, k.prefix) {
 			return k.kind
@@ -38,7 +38,7 @@ func kindOf(name string) string {
 	case "trash":
 		return kindOfTrash(rest)
 	case "lease":
-		if strings.HasSuffix(rest, ".beat") {
+		if strings.HasSuffix(rest, beatSuffix) {
 			return "beat"
 		}
 		return "lease"

@@ -50,13 +50,16 @@ type leaseBeat struct {
 	At       time.Time `json:"at"`
 }
 
+// beatSuffix follows a lease's name in that of its heartbeat.
+const beatSuffix = ".beat"
+
 func leasePrefix(what string) string { return "lease/" + what + "/" }
 
 func leaseName(what string, epoch int64) string {
 	return leasePrefix(what) + strconv.FormatInt(epoch, 10)
 }
 
-func beatName(what string, epoch int64) string { return leaseName(what, epoch) + ".beat" }
+func beatName(what string, epoch int64) string { return leaseName(what, epoch) + beatSuffix }
 
 // Acquire takes the lease of what, a name that may contain slashes. A lease whose holder is silent is taken
 // over after the holder's TTL, for which Acquire waits; one whose holder is alive is an error with
@@ -112,7 +115,7 @@ func (m *Meta) newestLease(ctx context.Context, what string) (int64, error) {
 
 func (m *Meta) leaseObjects(ctx context.Context, what string, fn func(name string, epoch int64, beat bool)) error {
 	err := m.storage.List(ctx, leasePrefix(what), func(i blob.Info) error {
-		digits, beat := strings.CutSuffix(strings.TrimPrefix(i.Name, leasePrefix(what)), ".beat")
+		digits, beat := strings.CutSuffix(strings.TrimPrefix(i.Name, leasePrefix(what)), beatSuffix)
 		if n, err := strconv.ParseInt(digits, 10, 64); err == nil {
 			fn(i.Name, n, beat)
 		}
@@ -278,7 +281,7 @@ func (l *Lease) put(ctx context.Context, b leaseBeat) error {
 	if err != nil {
 		return err
 	}
-	body, err := l.m.sealBytes(signed, sealedMeta)
+	body, err := l.m.keys.sealBytes(signed, sealedMeta)
 	if err != nil {
 		return fmt.Errorf("seal %s: %w", name, err)
 	}

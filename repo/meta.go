@@ -130,6 +130,17 @@ func (m *Meta) Keyring() *Keyring { return m.keys }
 // putSigned signs, seals and stores a record. That the very same record is already there is no error; other
 // content under the name is blob.ErrExists.
 func (m *Meta) putSigned(ctx context.Context, kind, name string, payload any, sealed seal) error {
+	begun := m.now()
+	if err := m.putOnce(ctx, kind, name, payload, sealed); err != nil {
+		return err
+	}
+	if kind != manifestKind { // whose witness comes before it
+		m.witness(ctx, name, begun)
+	}
+	return nil
+}
+
+func (m *Meta) putOnce(ctx context.Context, kind, name string, payload any, sealed seal) error {
 	b, err := m.keys.sign(kind, name, m.now(), payload)
 	if err != nil {
 		return err
@@ -137,7 +148,7 @@ func (m *Meta) putSigned(ctx context.Context, kind, name string, payload any, se
 	if err := m.maySign(ctx, name); err != nil {
 		return err
 	}
-	body, err := m.sealBytes(b, sealed)
+	body, err := m.keys.sealBytes(b, sealed)
 	if err != nil {
 		return fmt.Errorf("seal %s: %w", name, err)
 	}
@@ -160,21 +171,6 @@ func (m *Meta) putSigned(ctx context.Context, kind, name string, payload any, se
 		return nil
 	}
 	return fmt.Errorf("put %s: %w", name, err)
-}
-
-func (m *Meta) sealBytes(b []byte, s seal) ([]byte, error) {
-	var out bytes.Buffer
-	w, err := m.keys.seal(&out, s)
-	if err != nil {
-		return nil, err
-	}
-	if _, err := w.Write(b); err != nil {
-		return nil, err
-	}
-	if err := w.Close(); err != nil {
-		return nil, err
-	}
-	return out.Bytes(), nil
 }
 
 // getSigned reads a record, verifies its name, its signer and its signature, and decodes its payload. An

@@ -139,7 +139,7 @@ func (m *Meta) giveUp(ctx context.Context, p pendingRecord, why string) (counts 
 			return false, err
 		}
 		if counts {
-			if err := m.storage.Delete(ctx, fenceName(p.Snapshot)); err != nil {
+			if err := m.remove(ctx, fenceName(p.Snapshot)); err != nil {
 				return false, fmt.Errorf("give up backup %s: %w", p.Snapshot, err)
 			}
 		}
@@ -247,7 +247,7 @@ func (w *Writer) mayCommit(ctx context.Context) error {
 		return w.givenUp("it was taken for dead")
 	}
 	if _, err := w.m.storage.Stat(ctx, pendingName(w.id)); errors.Is(err, blob.ErrNotFound) {
-		return w.givenUp("its registration is gone")
+		return w.givenUp("its registration " + pendingName(w.id) + " is gone")
 	} else if err != nil {
 		return fmt.Errorf("look for the registration: %w", err)
 	}
@@ -271,15 +271,23 @@ func (w *Writer) givenUp(why string) error {
 // unregister ends the registration. Of a backup that was committed the manifest says so, where it cannot be deleted.
 func (w *Writer) unregister(ctx context.Context, committed bool) {
 	why := "it was aborted"
+	var before []string
 	if committed {
 		why = ""
+	} else if w.attested {
+		before = append(before, witnessName(snapName(w.store, w.id)))
 	}
-	w.m.endPending(ctx, w.pending(), why)
+	w.m.endPending(ctx, w.pending(), why, before...)
 }
 
-// endPending removes a registration. Who may not delete says instead why it does not count any more, if he has a reason.
-func (m *Meta) endPending(ctx context.Context, p pendingRecord, why string) {
-	err := m.storage.Delete(ctx, pendingName(p.Snapshot))
+// endPending removes a registration, and something before it. Who may not delete says instead why it does not count any more, if he has a reason.
+func (m *Meta) endPending(ctx context.Context, p pendingRecord, why string, before ...string) {
+	var err error
+	for _, name := range append(before, pendingName(p.Snapshot)) {
+		if err == nil {
+			err = m.storage.Delete(ctx, name)
+		}
+	}
 	if err != nil && why != "" {
 		p.Fenced = why
 		err = m.putSigned(ctx, "pending", fenceName(p.Snapshot), p, sealedMeta)

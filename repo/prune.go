@@ -238,7 +238,7 @@ func (p *pruner) snapshots(ctx context.Context) ([]Manifest, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list snapshots: %w", notAbsent(err))
 	}
-	signed, problems, err := p.m.listSigned(ctx, "manifest", snapPrefix)
+	signed, problems, err := p.m.listSigned(ctx, manifestKind, snapPrefix)
 	if err != nil {
 		return nil, err
 	}
@@ -261,7 +261,11 @@ func (p *pruner) snapshots(ctx context.Context) ([]Manifest, error) {
 		}
 		byStore[man.Store] = append(byStore[man.Store], man)
 	}
-	if err := p.refused(problems); err != nil {
+	lost, err := p.m.deletedManifests(ctx, p.received)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.refused(append(problems, lost...)); err != nil {
 		return nil, err
 	}
 	stores, err := p.m.Stores(ctx)
@@ -283,7 +287,7 @@ func (p *pruner) snapshots(ctx context.Context) ([]Manifest, error) {
 	return keep, p.goneSets(ctx, sets)
 }
 
-// refused stops at manifests that do not count: what they refer to would look unneeded.
+// refused stops at manifests that do not count, or were deleted: what they refer to would look unneeded.
 func (p *pruner) refused(problems []error) error {
 	for _, err := range problems {
 		p.out.Refused = append(p.out.Refused, err.Error())

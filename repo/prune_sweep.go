@@ -103,7 +103,7 @@ func (p *pruner) sweep(ctx context.Context) error {
 		if err := p.lease.Check(); err != nil {
 			return err
 		}
-		if err := p.m.storage.Delete(ctx, name); err != nil {
+		if err := p.m.remove(ctx, name); err != nil {
 			return fmt.Errorf("delete %s: %w", name, err)
 		}
 		delete(p.garbage, name)

@@ -15,14 +15,17 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-const snapPrefix = "snap/"
+const (
+	manifestKind = "manifest"
+	snapPrefix   = "snap/"
+)
 
 // Manifest reads and verifies one manifest.
 func (m *Meta) Manifest(ctx context.Context, store string, id relight.SnapshotID) (Manifest, error) {
 	if err := errors.Join(validElement("store", store), validElement("snapshot", string(id))); err != nil {
 		return Manifest{}, err
 	}
-	s, err := m.getVerified(ctx, "manifest", snapName(store, id))
+	s, err := m.getVerified(ctx, manifestKind, snapName(store, id))
 	if errors.Is(err, blob.ErrNotFound) {
 		return Manifest{}, &relight.Error{
 			Op: "find", Subject: "snapshot " + string(id), Code: relight.CodeNotFound, Err: err,
@@ -87,7 +90,7 @@ func (m *Meta) Snapshots(ctx context.Context, store string) ([]Manifest, error) 
 	if err := validElement("store", store); err != nil {
 		return nil, err
 	}
-	signed, problems, err := m.listSigned(ctx, "manifest", snapPrefix+store+"/")
+	signed, problems, err := m.listSigned(ctx, manifestKind, snapPrefix+store+"/")
 	if err != nil {
 		return nil, fmt.Errorf("list snapshots of store %s: %w", store, err)
 	}

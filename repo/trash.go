@@ -189,11 +189,19 @@ func (m *Meta) seal(ctx context.Context, epoch int64, parts int) ([]relight.Snap
 	return r.Pending, nil
 }
 
-// clear removes the records of an epoch, the seal first: what is left of it then marks and deletes nothing.
+// clear removes the records of an epoch, the seal first: what is left of it then marks and deletes nothing. With the copy of a manifest the snapshot is gone for
+// good, unless the manifest is where it was.
 func (m *Meta) clear(ctx context.Context, e *trashEpoch) error {
 	seal := trashDir(e.epoch) + "sealed"
 	for _, name := range append([]string{seal}, slices.DeleteFunc(e.names, func(n string) bool { return n == seal })...) {
-		if err := m.storage.Delete(ctx, name); err != nil {
+		err := error(nil)
+		if former := formerName(name); kindOf(former) == manifestKind {
+			err = m.takeBack(ctx, former)
+		}
+		if err == nil {
+			err = m.remove(ctx, name)
+		}
+		if err != nil {
 			return fmt.Errorf("clear marks: delete %s: %w", name, err)
 		}
 	}

@@ -200,7 +200,7 @@ func (c *countWriter) Write(p []byte) (int, error) {
 // removeQuietly removes an object of ours that nothing refers to. Writers need not be able to delete: what
 // stays is swept later.
 func (m *Meta) removeQuietly(ctx context.Context, name string) {
-	if err := m.storage.Delete(ctx, name); err != nil {
+	if err := m.remove(ctx, name); err != nil {
 		m.log.DebugContext(ctx, "an unused object stays until the sweep", "object", name, "err", err)
 	}
 }

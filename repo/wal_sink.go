@@ -22,6 +22,8 @@ type sink struct {
 
 	mu     sync.Mutex
 	system relight.SystemID // the cluster that the store is known to belong to
+
+	coverWitness sync.Once // of the record that is replaced
 }
 
 // Name implements Sink.

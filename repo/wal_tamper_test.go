@@ -49,7 +49,7 @@ func TestTamperedWALIsRefusedByName(t *testing.T) {
 		"sidecar by a stranger": {func(t *testing.T, st *stand) {
 			other := newStand(t)
 			b := must(other.writer(other.s).keys.sign("sidecar", base+metaSuffix, st.clock.now(), Sidecar{}))(t)
-			overwrite(t, st.s, base+metaSuffix, must(st.writer(st.s).sealBytes(b, sealedMeta))(t))
+			overwrite(t, st.s, base+metaSuffix, must(st.writer(st.s).keys.sealBytes(b, sealedMeta))(t))
 		}, []string{base + metaSuffix, "not that of host"}},
 		"sidecar by an unknown host": {func(t *testing.T, st *stand) {
 			reseal(t, st, base+metaSuffix, func(s *Signed) { s.Signer = "db9" })
@@ -95,7 +95,7 @@ func reseal(t *testing.T, st *stand, name string, change func(*Signed)) {
 	var s Signed
 	ok(t, json.Unmarshal(plain, &s))
 	change(&s)
-	overwrite(t, st.s, name, must(m.sealBytes(must(json.Marshal(s))(t), sealedMeta))(t))
+	overwrite(t, st.s, name, must(m.keys.sealBytes(must(json.Marshal(s))(t), sealedMeta))(t))
 }
 
 func TestRevokedHost(t *testing.T) {

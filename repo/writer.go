@@ -74,6 +74,8 @@ type Writer struct {
 	sealed  atomic.Int64 // packs
 	closed  atomic.Bool
 
+	attested bool // the manifest may have a witness
+
 	parentOnce sync.Once
 	parentTree *parentTree
 	parentErr  error

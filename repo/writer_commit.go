@@ -145,8 +145,12 @@ func (w *Writer) commit(ctx context.Context, facts relight.Snapshot) (Manifest, 
 	if err := w.mayCommit(ctx); err != nil {
 		return Manifest{}, err
 	}
+	w.attested = true
+	if err := putWitness(ctx, w.m.storage, w.m.keys, snapName(w.store, w.id), w.m.now()); err != nil {
+		return Manifest{}, err
+	}
 	man := w.manifest(facts, tree)
-	if err := w.m.putSigned(ctx, "manifest", snapName(w.store, w.id), man, sealedMeta); err != nil {
+	if err := w.m.putSigned(ctx, manifestKind, snapName(w.store, w.id), man, sealedMeta); err != nil {
 		return Manifest{}, err
 	}
 	// Whoever took this backup for dead has fenced it before he looked for the manifest.
