@@ -270,8 +270,12 @@ func (c *checking) manifests(ctx context.Context) error {
 	return nil
 }
 
-// trees walks every snapshot and looks up all that it needs.
+// trees looks up all that the snapshots need.
 func (c *checking) trees(ctx context.Context) error {
+	whole, err := c.whole(ctx)
+	if whole || err != nil {
+		return err
+	}
 	for _, man := range c.mans {
 		err := c.tree(ctx, man)
 		if err == nil {
@@ -285,6 +289,32 @@ func (c *checking) trees(ctx context.Context) error {
 	return nil
 }
 
+// whole says that all that the snapshots need is there, where nothing was found damaged so far: then what they share is walked once.
+func (c *checking) whole(ctx context.Context) (bool, error) {
+	if len(c.bad)+len(c.badIDs) > 0 {
+		return false, nil
+	}
+	k, err := newMarker(c.m, c.x, nil)
+	if err != nil {
+		return false, err
+	}
+	for _, man := range c.mans {
+		if err := k.snapshot(ctx, man); err != nil || k.lost > 0 {
+			if isDamage(err) {
+				err = nil
+			}
+			return false, err
+		}
+	}
+	for i, p := range c.x.st.packs {
+		if k.used[i] > 0 {
+			c.used[p.id] = true
+		}
+	}
+	return true, nil
+}
+
+// tree walks one snapshot, and names the files that lack something.
 func (c *checking) tree(ctx context.Context, man Manifest) error {
 	r, err := newChunkReader(c.m.storage, c.m.keys, c.x)
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 )
 
 const (
@@ -54,6 +55,29 @@ func compareRecords(a, b record) int {
 		return cmpUint(a.pack, b.pack)
 	}
 	return cmpUint(a.off, b.off)
+}
+
+// sortRecords orders records as an index object has them. Ids differ in their first bytes already, as a rule.
+func sortRecords(recs []record) {
+	type key struct {
+		head uint64
+		row  uint32
+	}
+	order := make([]key, len(recs))
+	for i, r := range recs {
+		order[i] = key{binary.BigEndian.Uint64(r.id[:]), uint32(i)}
+	}
+	slices.SortFunc(order, func(a, b key) int {
+		if a.head != b.head {
+			return compare(a.head, b.head)
+		}
+		return compareRecords(recs[a.row], recs[b.row])
+	})
+	sorted := make([]record, len(recs))
+	for i, k := range order {
+		sorted[i] = recs[k.row]
+	}
+	copy(recs, sorted)
 }
 
 func cmpUint(a, b uint32) int {

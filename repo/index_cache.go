@@ -220,7 +220,7 @@ func (x *chunkIndex) fetch(ctx context.Context, listed map[string]bool) error {
 			}
 			x.st.objects[name] = true
 			found++
-			return nil
+			return sorter.cut()
 		})
 	}
 	if err := g.Wait(); err != nil {

@@ -7,12 +7,19 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/bits"
 	"os"
 	"slices"
 )
 
-// mergeWidth bounds how many files a merge reads at once, and so its memory.
-const mergeWidth = 32
+// A merge reads at most so many files at once, and so much of each: 8 MiB together.
+const (
+	mergeWidth    = 128
+	mergeBuffered = 64 << 10
+)
+
+// rowBits are enough for the number of a row in a sorter's buffer.
+const rowBits = 24
 
 // rowSource yields fixed-size rows in ascending order. A row is valid until the next one.
 type rowSource struct {
@@ -23,7 +30,7 @@ type rowSource struct {
 }
 
 func newRowSource(f io.ReaderAt, bytes int64, row int) *rowSource {
-	buffered := int(max(min(bytes, runBuffered), int64(row)))
+	buffered := int(max(min(bytes, mergeBuffered), int64(row)))
 	return &rowSource{r: bufio.NewReaderSize(io.NewSectionReader(f, 0, bytes), buffered), size: row}
 }
 
@@ -117,14 +124,8 @@ type rowSorter struct {
 	limit int
 	buf   []byte
 	spare []byte
-	order []rowKey
+	order []uint64
 	runs  []sortedRun
-}
-
-// rowKey is a row's place in the buffer, and its first bytes.
-type rowKey struct {
-	head uint64
-	row  uint32
 }
 
 type sortedRun struct {
@@ -144,6 +145,14 @@ func (s *rowSorter) add(row []byte) error {
 	return s.spill()
 }
 
+// cut keeps what was added apart from what follows, where that is worth a file: rows that come in order need no sorting as long as they are by themselves.
+func (s *rowSorter) cut() error {
+	if len(s.buf) < s.limit/4 {
+		return nil
+	}
+	return s.spill()
+}
+
 func (s *rowSorter) spill() error {
 	s.sortBuffer()
 	buf := s.buf
@@ -154,23 +163,38 @@ func (s *rowSorter) spill() error {
 	return nil
 }
 
-// sortBuffer orders the rows of buf through an index, so that rows move once.
+// sortBuffer orders the rows of buf through an index, so that rows move once: numbers of rows behind what tells the rows apart first. Where that is not enough,
+// the rows decide.
 func (s *rowSorter) sortBuffer() {
 	n := len(s.buf) / s.row
-	at := func(i uint32) []byte { return s.buf[int(i)*s.row : int(i+1)*s.row] }
-	s.order = slices.Grow(s.order[:0], n)
-	for i := range uint32(n) {
-		s.order = append(s.order, rowKey{binary.BigEndian.Uint64(at(i)), i})
+	if n == 0 {
+		return
 	}
-	slices.SortFunc(s.order, func(a, b rowKey) int {
-		if a.head != b.head {
-			return compare(a.head, b.head)
-		}
-		return bytes.Compare(at(a.row), at(b.row))
-	})
+	at := func(key uint64) []byte {
+		i := int(key & (1<<rowBits - 1))
+		return s.buf[i*s.row : (i+1)*s.row]
+	}
+	first, differ := binary.BigEndian.Uint64(s.buf), uint64(0)
+	for i := range uint64(n) {
+		differ |= first ^ binary.BigEndian.Uint64(at(i))
+	}
+	same := bits.LeadingZeros64(differ)
+	s.order = slices.Grow(s.order[:0], n)
+	for i := range uint64(n) {
+		s.order = append(s.order, binary.BigEndian.Uint64(at(i))<<same>>rowBits<<rowBits|i)
+	}
+	slices.Sort(s.order)
 	out := slices.Grow(s.spare[:0], len(s.buf))
-	for _, k := range s.order {
-		out = append(out, at(k.row)...)
+	for rest := s.order; len(rest) > 0; {
+		alike := 1
+		for alike < len(rest) && rest[alike]>>rowBits == rest[0]>>rowBits {
+			alike++
+		}
+		slices.SortFunc(rest[:alike], func(a, b uint64) int { return bytes.Compare(at(a), at(b)) })
+		for _, key := range rest[:alike] {
+			out = append(out, at(key)...)
+		}
+		rest = rest[alike:]
 	}
 	s.buf, s.spare = out, s.buf
 }

@@ -195,7 +195,7 @@ func (b *fanBuilder) finish() (uint, []uint32) {
 	return b.shift, b.fan
 }
 
-// recordWriter writes sorted rows to a new file and hashes them.
+// recordWriter writes sorted rows to a new file, and hashes them where a hasher is given.
 type recordWriter struct {
 	h *blake3.Hasher
 	w *bufio.Writer
@@ -203,7 +203,10 @@ type recordWriter struct {
 }
 
 func newRecordWriter(f io.Writer, h *blake3.Hasher) *recordWriter {
-	return &recordWriter{h: h, w: bufio.NewWriterSize(io.MultiWriter(f, h), runBuffered)}
+	if h != nil {
+		f = io.MultiWriter(f, h)
+	}
+	return &recordWriter{h: h, w: bufio.NewWriterSize(f, runBuffered)}
 }
 
 func (w *recordWriter) add(row []byte) error {
@@ -215,6 +218,9 @@ func (w *recordWriter) add(row []byte) error {
 func (w *recordWriter) finish() (count int64, digest string, err error) {
 	if err := w.w.Flush(); err != nil {
 		return 0, "", fmt.Errorf("write index cache: %w", err)
+	}
+	if w.h == nil {
+		return w.n, "", nil
 	}
 	return w.n, hex.EncodeToString(w.h.Sum(nil)), nil
 }

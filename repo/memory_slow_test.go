@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"filippo.io/age"
 	"github.com/toolboxai/relight"
@@ -25,16 +26,18 @@ import (
 const (
 	tibFiles    = 1024 // of 1 GiB each
 	tibChunks   = segmentBytes / defaultPage
-	tibPackSize = tibChunks * 2
+	tibPacks    = 2 // per file; with one, an index would hold so few that retention put indexes together
+	tibInPack   = tibChunks / tibPacks
+	tibPackSize = tibInPack * 2
 	maxResident = 300 << 20
 )
 
 // TestMemoryDoesNotGrowWithTheDatabase backs up a synthetic database of 1 TiB (16.7 million distinct chunks, all
-// in the index) incrementally, and walks it as a verification does, each in a process of its own.
+// in the index) incrementally, walks it as a verification does, checks the repository as its writer may, and expires the first snapshot, each in a process of its own.
 func TestMemoryDoesNotGrowWithTheDatabase(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	for _, phase := range []string{"build", "backup", "walk"} {
+	for _, phase := range []string{"build", "backup", "walk", "check", "prune"} {
 		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestTebibyteChild$", "-test.v")
 		cmd.Env = append(os.Environ(), "RELIGHT_TEST_TIB="+dir, "RELIGHT_TEST_PHASE="+phase)
 		out, err := cmd.CombinedOutput()
@@ -66,7 +69,7 @@ func TestTebibyteChild(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	phases := map[string]func(t *testing.T, dir string, s blob.Storage){"build": tibBuild, "backup": tibBackup, "walk": tibWalk}
+	phases := map[string]func(t *testing.T, dir string, s blob.Storage){"build": tibBuild, "backup": tibBackup, "walk": tibWalk, "check": tibCheck, "prune": tibPrune}
 	phases[os.Getenv("RELIGHT_TEST_PHASE")](t, dir, s)
 	b, err := os.ReadFile("/proc/self/status")
 	if err != nil {
@@ -101,14 +104,8 @@ func tibBuild(t *testing.T, dir string, s blob.Storage) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	body := make([]byte, tibPackSize)
 	for f := range tibFiles {
-		binary.LittleEndian.PutUint64(body, uint64(f))
-		pack := packInfo{id: blake3.Sum256(body), kind: dataPack, size: tibPackSize}
-		if err := s.Put(ctx, pack.name(), bytes.NewReader(body), blob.PutOptions{}); err != nil {
-			t.Fatal(err)
-		}
-		if err := tibFile(ctx, w, f, pack); err != nil {
+		if err := tibFile(ctx, w, s, f); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -117,13 +114,24 @@ func tibBuild(t *testing.T, dir string, s blob.Storage) {
 	}
 }
 
-func tibFile(ctx context.Context, w *Writer, f int, pack packInfo) error {
+func tibFile(ctx context.Context, w *Writer, s blob.Storage, f int) error {
 	m := mapWriter{store: w.storeMeta, leaves: leavesPerRoot(w.page)}
-	recs := make([]record, 0, tibChunks)
-	for i := range tibChunks {
-		id := tibID(f, i)
-		recs = append(recs, record{id: id, off: uint32(i), frame: 1, plain: defaultPage})
-		if err := m.add(ctx, id); err != nil {
+	for part := range tibPacks {
+		body := binary.LittleEndian.AppendUint64(make([]byte, 0, tibPackSize), uint64(f*tibPacks+part))[:tibPackSize]
+		pack := packInfo{id: blake3.Sum256(body), kind: dataPack, size: tibPackSize}
+		if err := s.Put(ctx, pack.name(), bytes.NewReader(body), blob.PutOptions{}); err != nil {
+			return err
+		}
+		recs := make([]record, 0, tibInPack)
+		for i := range tibInPack {
+			id := tibID(f, part*tibInPack+i)
+			recs = append(recs, record{id: id, off: uint32(i), frame: 1, plain: defaultPage})
+			if err := m.add(ctx, id); err != nil {
+				return err
+			}
+		}
+		packs, all := w.flush.take(pack, recs, w.o.flushAt, flushRecords)
+		if err := w.writeIndex(ctx, packs, all); err != nil {
 			return err
 		}
 	}
@@ -131,27 +139,26 @@ func tibFile(ctx context.Context, w *Writer, f int, pack packInfo) error {
 	if err := m.finish(ctx, &e); err != nil {
 		return err
 	}
-	packs, all := w.flush.take(pack, recs, w.o.flushAt, flushRecords)
-	if err := w.writeIndex(ctx, packs, all); err != nil {
-		return err
-	}
 	return w.addEntry(e)
+}
+
+// tibWriter opens the repository as its host does.
+func tibWriter(t *testing.T, dir string, s blob.Storage) *Meta {
+	t.Helper()
+	k := must(must(ReadCredential(filepath.Join(dir, "credential")))(t).Keyring())(t)
+	return must(Open(t.Context(), s, k, Options{CacheDir: filepath.Join(dir, "cache")}))(t)
+}
+
+// tibReader opens it as the recovery side does.
+func tibReader(t *testing.T, dir string, s blob.Storage) *Reader {
+	t.Helper()
+	id := must(age.ParseX25519Identity(string(must(os.ReadFile(filepath.Join(dir, "identity")))(t))))(t)
+	return (&vault{s: s, id: id}).reader(t, s, filepath.Join(dir, "cache"))
 }
 
 func tibBackup(t *testing.T, dir string, s blob.Storage) {
 	ctx := t.Context()
-	c, err := ReadCredential(filepath.Join(dir, "credential"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	k, err := c.Keyring()
-	if err != nil {
-		t.Fatal(err)
-	}
-	m, err := Open(ctx, s, k, Options{CacheDir: filepath.Join(dir, "cache")})
-	if err != nil {
-		t.Fatal(err)
-	}
+	m := tibWriter(t, dir, s)
 	all, err := m.Snapshots(ctx, "main")
 	if err != nil || len(all) != 1 {
 		t.Fatal(len(all), err)
@@ -198,18 +205,10 @@ func (s tibSource) Chunk(_ context.Context, i int64, buf []byte) (int, []Stretch
 
 func tibWalk(t *testing.T, dir string, s blob.Storage) {
 	ctx := t.Context()
-	b, err := os.ReadFile(filepath.Join(dir, "identity"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	id, err := age.ParseX25519Identity(string(b))
-	if err != nil {
-		t.Fatal(err)
-	}
-	v := &vault{s: s, id: id}
-	r := v.reader(t, s, filepath.Join(dir, "cache2"))
+	r := tibReader(t, dir, s)
 	var name relight.SnapshotID
-	if b, err = os.ReadFile(filepath.Join(dir, "snapshot")); err == nil {
+	b, err := os.ReadFile(filepath.Join(dir, "snapshot"))
+	if err == nil {
 		err = json.Unmarshal(b, &name)
 	}
 	if err != nil {
@@ -233,5 +232,20 @@ func tibWalk(t *testing.T, dir string, s blob.Storage) {
 	rows := 0
 	if err := sorter.each(func([]byte) error { rows++; return nil }); err != nil || rows != tibFiles*(tibChunks+1) { // what is new lies beside the chunk that it changes
 		t.Errorf("%d chunks are needed, %v", rows, err)
+	}
+}
+
+// tibCheck checks without the key: the data packs hold nothing that opens.
+func tibCheck(t *testing.T, dir string, s blob.Storage) {
+	rep, err := tibWriter(t, dir, s).Check(t.Context(), nil, func(f Finding) { t.Errorf("finding %+v", f) })
+	if err != nil || rep.Snapshots != 2 || len(rep.Untouched) != 2 || rep.Packs < tibFiles*tibPacks {
+		t.Errorf("%+v, %v", rep, err)
+	}
+}
+
+func tibPrune(t *testing.T, dir string, s blob.Storage) {
+	out, err := tibReader(t, dir, s).Meta().Prune(t.Context(), PruneOptions{Policies: map[string][]Policy{"main": {{Every: time.Hour, For: time.Nanosecond}}}})
+	if err != nil || len(out.Expired()) != 1 || len(out.Damaged) > 0 || out.Marked.Objects > tibFiles {
+		t.Errorf("%+v, %v", out, err)
 	}
 }

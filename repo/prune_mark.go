@@ -133,7 +133,7 @@ func (p *pruner) copyRecords(ctx context.Context, from []string, want func(packI
 		if len(packs) == 0 {
 			return nil
 		}
-		slices.SortFunc(recs, compareRecords)
+		sortRecords(recs)
 		_, _, err := p.m.putIndex(ctx, packs, recs)
 		return err
 	}

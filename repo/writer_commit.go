@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 
 	"github.com/klauspost/compress/zstd"
@@ -65,7 +64,7 @@ func (w *Writer) writeIndex(ctx context.Context, packs []packInfo, recs []record
 	if len(packs) == 0 {
 		return nil
 	}
-	slices.SortFunc(recs, compareRecords)
+	sortRecords(recs)
 	name, size, err := w.m.putIndex(ctx, packs, recs)
 	if err != nil {
 		return err
