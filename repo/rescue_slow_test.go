@@ -17,8 +17,11 @@ import (
 	"github.com/toolboxai/relight/blob/file"
 )
 
-// rescue runs the independent script.
-func rescue(t *testing.T, args ...string) (string, error) {
+// rescue runs the independent script with the tools that are installed.
+func rescue(t *testing.T, args ...string) (string, error) { return rescueWith(t, "", args...) }
+
+// rescueWith prefers the tools in a directory.
+func rescueWith(t *testing.T, dir string, args ...string) (string, error) {
 	t.Helper()
 	for _, tool := range []string{"python3", "age", "zstd", "b3sum"} {
 		if _, err := exec.LookPath(tool); err != nil {
@@ -26,8 +29,43 @@ func rescue(t *testing.T, args ...string) (string, error) {
 		}
 	}
 	cmd := exec.CommandContext(t.Context(), "python3", append([]string{"-B", "../tools/rescue/rescue.py"}, args...)...)
+	cmd.Env = append(os.Environ(), "PATH="+dir+string(os.PathListSeparator)+os.Getenv("PATH"))
 	out, err := cmd.CombinedOutput()
 	return string(out), err
+}
+
+// A repository of post-quantum recovery keys comes back with an age that knows them; one that doesn't is told apart from a wrong key.
+func TestRescueScriptOpensHybridKeys(t *testing.T) {
+	t.Parallel()
+	root, tools, out := t.TempDir(), t.TempDir(), filepath.Join(t.TempDir(), "out")
+	build := exec.CommandContext(t.Context(), "go", "-C", "../tools", "build", "-o", filepath.Join(tools, "age"), "filippo.io/age/cmd/age")
+	if said, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build age: %v\n%s", err, said)
+	}
+	s := must(file.Open(root))(t)
+	id, r := identity(t, true)
+	v := &vault{s: s, init: must(Init(t.Context(), s, InitOptions{Recipients: []Recipient{r}, Host: "db1"}))(t)}
+	m := v.writer(t, s, "")
+	tree := init0(faultTree(40))
+	must(serialBackup(t.Context(), m, tree))(t)
+	wal := putRescueWAL(t, m)
+	key := filepath.Join(t.TempDir(), "recovery.key")
+	ok(t, os.WriteFile(key, fmt.Appendln(nil, id), 0o600))
+	args := []string{"--repo", root, "--identity", key, "--store", "main", "--out", out}
+	if said, err := rescueWith(t, tools, args...); err != nil {
+		t.Fatalf("%v\n%s", err, said)
+	}
+	for _, f := range tree {
+		compareOnDisk(t, filepath.Join(out, "data", f.e.Path), f)
+	}
+	for name, want := range wal {
+		if got := must(os.ReadFile(filepath.Join(out, "wal", name)))(t); !bytes.Equal(got, want) {
+			t.Errorf("WAL file %s has other bytes", name)
+		}
+	}
+	if said, err := rescue(t, append(args[:len(args)-1], t.TempDir())...); err != nil && !strings.Contains(said, "age 1.3 or newer") {
+		t.Errorf("with the age that is installed: %v\n%s", err, said)
+	}
 }
 
 func TestRescueScriptRestoresWithoutRelight(t *testing.T) {
