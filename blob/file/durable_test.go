@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -12,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/toolboxai/relight/blob"
+	"github.com/toolboxai/relight/internal/power"
 )
 
 func store(s *Storage, name, body string, replace bool) error {
@@ -21,43 +23,48 @@ func store(s *Storage, name, body string, replace bool) error {
 // The order in which one object becomes durable, call by call: this list may change only with a reason.
 func TestOrderOfOnePut(t *testing.T) {
 	t.Parallel()
-	p := newPower(0)
-	s, _ := openOn(t, p)
-	begin := len(p.log)
-	if err := store(s, "a/b/object", "body", false); err != nil {
+	o := newOnDisk(t, 0)
+	begin := len(o.disk.Calls())
+	if err := store(o.s, "a/b/object", "body", false); err != nil {
 		t.Fatal(err)
 	}
-	if err := store(s, "a/b/second", "body", false); err != nil {
+	if err := store(o.s, "a/b/second", "body", false); err != nil {
 		t.Fatal(err)
 	}
 	want := []string{
-		"mkdir ~tmp", "sync repo", "create", "write", "sync file",
+		"mkdir ~tmp", "sync repo", "create temp", "write temp", "sync file temp",
 		"mkdir a", "sync repo", "mkdir b", "sync a", "place object", "sync b",
-		"create", "write", "sync file", "place second", "sync b",
+		"create temp", "write temp", "sync file temp", "place second", "sync b",
 	}
-	if got := p.log[begin:]; !slices.Equal(got, want) {
+	if got := o.calls(begin); !slices.Equal(got, want) {
 		t.Errorf("calls:\n%s\nexpected:\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
 }
 
 func TestNewRootIsDurable(t *testing.T) {
 	t.Parallel()
-	p := newPower(0)
-	_, root := openOn(t, p)
-	made := p.stable[p.id(filepath.Dir(filepath.Dir(root)))]["made"]
-	if repo := p.stable[made.dir]["repo"]; repo.dir == 0 {
-		t.Errorf("the root is acknowledged but not durable: %v", p.stable)
+	o, into := newOnDisk(t, 0), t.TempDir()
+	if err := o.disk.Left(into, power.Gone); err != nil {
+		t.Fatal(err)
+	}
+	if !exists(filepath.Join(into, "made", "repo")) {
+		t.Error("the root is acknowledged but not durable")
 	}
 }
 
-// history is a program on the storage; it stops at the first error and says what was acknowledged until then. A name in
-// doubt is one whose last operation failed.
-func history(s *Storage) (acknowledged map[string]string, doubt string) {
+// step is one operation of a history.
+type step struct{ name, body, do string }
+
+// pages is a body that lies on several pages, so that it can tear.
+func pages(text string) string { return strings.Repeat(text, 10_000/len(text)) }
+
+// history is a program on the storage; it stops at the first error and says what was acknowledged until then. In doubt is the operation that failed.
+func history(s *Storage) (acknowledged map[string]string, doubt step) {
 	acknowledged = map[string]string{}
-	steps := []struct{ name, body, do string }{
-		{"a/b/one", "1", "put"}, {"a/b/two", "22", "put"}, {"lease/x/1.beat", "t1", "replace"}, {"top", "", "put"},
-		{"lease/x/1.beat", "t2", "replace"}, {"a/b/one", "", "delete"}, {"a/b/two", "", "delete"}, {"a/b/three", "333", "put"},
-		{"a/c", "c", "put"}, {"lease/x/1.beat", "t3", "replace"}, {"top", "", "delete"}, {"a/b/one", "new", "put"},
+	steps := []step{
+		{"a/b/one", pages("1"), "put"}, {"a/b/two", pages("22"), "put"}, {"lease/x/1.beat", pages("t1"), "replace"}, {"top", "", "put"},
+		{"lease/x/1.beat", pages("t2"), "replace"}, {"a/b/one", "", "delete"}, {"a/b/two", "", "delete"}, {"a/b/three", pages("333"), "put"},
+		{"a/c", "c", "put"}, {"lease/x/1.beat", pages("t3"), "replace"}, {"top", "", "delete"}, {"a/b/one", pages("new"), "put"},
 	}
 	for _, step := range steps {
 		var err error
@@ -68,70 +75,104 @@ func history(s *Storage) (acknowledged map[string]string, doubt string) {
 			err = store(s, step.name, step.body, step.do == "replace")
 		}
 		if err != nil {
-			return acknowledged, step.name
+			return acknowledged, step
 		}
 		if delete(acknowledged, step.name); step.do != "delete" {
-			acknowledged[step.name] = "file " + step.body
+			acknowledged[step.name] = step.body
 		}
 	}
-	return acknowledged, ""
+	return acknowledged, step{}
 }
 
-// The power is lost after every call of a history. Each time everything that was acknowledged is there, nothing else but the
-// object in doubt, and no object holds bytes that were never synced.
+// The power is lost after every call of a history, with each outcome for what was not synced. Each time everything that was acknowledged is there, nothing else but
+// what the operation in doubt was to leave, and no object holds bytes that were never synced.
 func TestPowerLossAtEveryCall(t *testing.T) {
 	t.Parallel()
-	complete := newPower(0)
-	s, _ := openOn(t, complete)
-	if _, doubt := history(s); doubt != "" {
-		t.Fatalf("without loss of power %s failed", doubt)
+	complete := newOnDisk(t, 0)
+	if _, doubt := history(complete.s); doubt.name != "" {
+		t.Fatalf("without loss of power %s failed", doubt.name)
 	}
-	for last := 1; last <= len(complete.log); last++ {
-		p := newPower(last)
-		s, root := openOn(t, p)
-		if s == nil {
+	calls := len(complete.disk.Calls())
+	for last := 1; last <= calls; last++ {
+		o := newOnDisk(t, last)
+		if o.s == nil {
 			continue // lost while the root was being made: nothing was acknowledged
 		}
-		acknowledged, doubt := history(s)
-		checkLeft(t, p, p.after(root), acknowledged, doubt)
-		s.dirs.close()
+		acknowledged, doubt := history(o.s)
+		for _, outcome := range power.Outcomes() {
+			o.check(outcome, acknowledged, doubt)
+		}
+		o.s.dirs.close()
 	}
-	t.Logf("lost the power after each of %d calls", len(complete.log))
+	t.Logf("lost the power after each of %d calls", calls)
 }
 
-func checkLeft(t *testing.T, p *power, left, acknowledged map[string]string, doubt string) {
-	t.Helper()
-	at := p.log[len(p.log)-1]
+// check holds what a loss of power leaves against what was acknowledged.
+func (o *onDisk) check(outcome power.Outcome, acknowledged map[string]string, doubt step) {
+	o.t.Helper()
+	calls, left := o.calls(0), o.left(outcome)
+	at := fmt.Sprintf("call %d (%s), what was not synced is %s", len(calls), calls[len(calls)-1], outcome)
 	for name, content := range acknowledged {
-		if left[name] != content && name != doubt {
-			t.Errorf("call %d (%s): %s was acknowledged with %q, left is %q", len(p.log), at, name, content, left[name])
+		got, there := left[name]
+		if there && got == content || name == doubt.name && (there || doubt.do == "delete") {
+			continue // of what is in doubt and there, the content is looked at below
 		}
+		o.t.Errorf("%s: %s was acknowledged, left is %.20q", at, name, got)
 	}
 	for name, content := range left {
-		if content == lostBytes {
-			t.Errorf("call %d (%s): %s holds bytes that were never synced", len(p.log), at, name)
+		old, known := acknowledged[name]
+		if known && content == old || name == doubt.name && doubt.do != "delete" && content == doubt.body {
+			continue
 		}
-		if _, ok := acknowledged[name]; !ok && name != doubt {
-			t.Errorf("call %d (%s): %s is left, but was deleted or never acknowledged", len(p.log), at, name)
-		}
+		o.t.Errorf("%s: %s is left with %.20q, which nobody stored or which was deleted", at, name, content)
 	}
 }
 
 // forgetful is a disk on which one kind of sync does nothing: the test above must notice.
-type forgetful struct{ *power }
+type forgetful struct{ modelDisk }
 
 func (f forgetful) OpenDir(path string) (directory, error) {
-	d, err := f.power.system.OpenDir(path)
-	return d, err // whose Sync the model does not see
+	return f.system.OpenDir(path) // whose Sync the model does not see
 }
 
 func TestPowerLossIsNoticed(t *testing.T) {
 	t.Parallel()
-	p := newPower(0)
-	s, root := openOn(t, forgetful{p})
-	acknowledged, doubt := history(s)
-	if left := p.after(root); doubt != "" || len(left) >= len(acknowledged) {
+	o := newOnDisk(t, 0)
+	o.s.disk = forgetful{o.disk}
+	o.s.dirs = newDurable(o.s.disk, o.root)
+	t.Cleanup(o.s.dirs.close)
+	acknowledged, doubt := history(o.s)
+	if left := o.left(power.Gone); doubt.name != "" || len(left) >= len(acknowledged) {
 		t.Errorf("directories are never synced, yet %d of %d objects count as durable", len(left), len(acknowledged))
+	}
+}
+
+// lying is a disk that does not sync files: the test above must notice that, too.
+type lying struct{ modelDisk }
+
+func (l lying) CreateTemp(dir string) (temporary, error) {
+	f, err := l.Disk.CreateTemp(dir, "put-*")
+	if err != nil {
+		return nil, err
+	}
+	return lyingFile{f}, nil
+}
+
+type lyingFile struct{ *power.File }
+
+func (lyingFile) Sync() error { return nil }
+
+func TestUnsyncedBytesAreNoticed(t *testing.T) {
+	t.Parallel()
+	o := newOnDisk(t, 0)
+	o.s.disk = lying{o.disk}
+	if err := store(o.s, "a/object", pages("x"), false); err != nil {
+		t.Fatal(err)
+	}
+	for outcome, want := range map[power.Outcome]bool{power.Gone: false, power.Zeros: false, power.Torn: false, power.Holed: false, power.All: true} {
+		if got := o.left(outcome)["a/object"] == pages("x"); got != want {
+			t.Errorf("%s: the object is whole: %v", outcome, got)
+		}
 	}
 }
 
@@ -139,22 +180,20 @@ func TestPowerLossIsNoticed(t *testing.T) {
 // equal bytes may count them as stored, so they must be durable by then.
 func TestTakenNameIsDurable(t *testing.T) {
 	t.Parallel()
-	p := newPower(0)
-	s, _ := openOn(t, p)
-	if err := store(s, "a/first", "x", false); err != nil {
+	whole := newOnDisk(t, 0)
+	if err := store(whole.s, "a/first", "x", false); err != nil {
 		t.Fatal(err)
 	}
-	at := slices.Index(p.log, "place first")
-	dying := newPower(at + 1) // the last call is the placing itself
-	s, root := openOn(t, dying)
-	if err := store(s, "a/first", "x", false); !errors.Is(err, errPower) {
+	at := slices.Index(whole.disk.Calls(), "place first")
+	dying := newOnDisk(t, at+1) // the last call is the placing itself
+	if err := store(dying.s, "a/first", "x", false); !errors.Is(err, power.ErrLost) {
 		t.Fatalf("the first writer: %v", err)
 	}
-	if len(dying.after(root)) != 0 || !exists(filepath.Join(root, "a/first")) {
+	if len(dying.left(power.Gone)) != 0 || !exists(filepath.Join(dying.root, "a/first")) {
 		t.Fatal("the object should be visible and not durable")
 	}
-	dying.last = 0 // a second writer on the same disk
-	next, err := open(root, dying)
+	dying.disk.Last = 0 // a second writer on the same disk
+	next, err := open(dying.root, dying.disk)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -162,7 +201,7 @@ func TestTakenNameIsDurable(t *testing.T) {
 	if err := store(next, "a/first", "x", false); !errors.Is(err, blob.ErrExists) {
 		t.Fatalf("the second writer: %v", err)
 	}
-	if left := dying.after(root); left["a/first"] != "file x" {
+	if left := dying.left(power.Gone); left["a/first"] != "x" {
 		t.Errorf("said to exist, but a loss of power leaves %v", left)
 	}
 }
@@ -170,56 +209,55 @@ func TestTakenNameIsDurable(t *testing.T) {
 // Others may remove a directory that became empty between any two calls, and make it again without syncing.
 func TestDirectoryRemovedMeanwhile(t *testing.T) {
 	t.Parallel()
-	p := newPower(0)
-	s, root := openOn(t, p)
-	if err := store(s, "a/b/one", "1", false); err != nil {
+	o := newOnDisk(t, 0)
+	if err := store(o.s, "a/b/one", "1", false); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Delete(t.Context(), "a/b/one"); err != nil {
+	if err := o.s.Delete(t.Context(), "a/b/one"); err != nil {
 		t.Fatal(err)
 	}
-	if exists(filepath.Join(root, "a")) {
+	if exists(filepath.Join(o.root, "a")) {
 		t.Error("the empty directory was left")
 	}
 	for _, dir := range []string{"a", "a/b"} { // another process, not synced
-		if err := p.Mkdir(filepath.Join(root, dir)); err != nil {
+		if err := o.disk.Mkdir(filepath.Join(o.root, dir)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := store(s, "a/b/two", "2", false); err != nil {
+	if err := store(o.s, "a/b/two", "2", false); err != nil {
 		t.Fatal(err)
 	}
-	if left := p.after(root); left["a/b/two"] != "file 2" {
+	if left := o.left(power.Gone); left["a/b/two"] != "2" {
 		t.Errorf("acknowledged, but a loss of power leaves %v", left)
 	}
 }
 
 // rival removes the empty directory and makes it again, without syncing, just before an object is placed in it.
-type rival struct{ *power }
+type rival struct{ modelDisk }
 
 func (r rival) Place(temp, path string) error {
 	dir := filepath.Dir(path)
 	if err := errors.Join(r.RemoveDir(dir), r.Mkdir(dir)); err != nil {
 		return err
 	}
-	return r.power.Place(temp, path)
+	return r.modelDisk.Place(temp, path)
 }
 
 func TestDirectoryReplacedBeforePlacing(t *testing.T) {
 	t.Parallel()
-	p := newPower(0)
-	s, root := openOn(t, rival{p})
-	if err := store(s, "a/b/object", "x", false); err != nil {
+	o := newOnDisk(t, 0)
+	o.s.disk = rival{o.disk}
+	if err := store(o.s, "a/b/object", "x", false); err != nil {
 		t.Fatal(err)
 	}
-	if left := p.after(root); left["a/b/object"] != "file x" {
+	if left := o.left(power.Gone); left["a/b/object"] != "x" {
 		t.Errorf("acknowledged, but a loss of power leaves %v", left)
 	}
 }
 
 func TestManyDirectoriesDoNotStayOpen(t *testing.T) {
 	t.Parallel()
-	s, _ := openOn(t, system{})
+	s := openOn(t, filepath.Join(t.TempDir(), "repo"), system{})
 	for i := range 3 * held {
 		if err := store(s, "d"+strings.Repeat("x", i)+"/object", "1", false); err != nil {
 			t.Fatal(err)
@@ -275,7 +313,8 @@ func TestFailedCallsLeaveNothing(t *testing.T) {
 	t.Parallel()
 	for _, call := range []string{"create", "write", "sync", "place"} {
 		for _, cause := range []syscall.Errno{syscall.ENOSPC, syscall.EIO, syscall.EACCES} {
-			s, root := openOn(t, broken{err: cause, calls: map[string]bool{call: true}})
+			root := filepath.Join(t.TempDir(), "repo")
+			s := openOn(t, root, broken{err: cause, calls: map[string]bool{call: true}})
 			err := store(s, "a/object", "body", false)
 			if !errors.Is(err, cause) {
 				t.Errorf("%s fails with %v: put says %v", call, cause, err)
