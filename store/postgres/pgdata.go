@@ -34,7 +34,7 @@ const (
 
 // skipped tells whether a name is left out in every directory.
 func skipped(name string) bool {
-	return skippedFiles[name] || name == stateFile ||
+	return skippedFiles[name] || name == stateFile || name == stateFile+tempSuffix ||
 		strings.HasPrefix(name, "pg_internal.init") || strings.HasPrefix(name, "pgsql_tmp")
 }
 

@@ -29,7 +29,7 @@ func (s *Store) Prove(ctx context.Context, r *repo.Reader, p relight.RecoveryPoi
 		return proof, err
 	}
 	t := store.Target{Directory: filepath.Join(root, "data"), Owner: s.sandboxOwner(), Sandbox: true}
-	run := &restore{s: s, r: r, m: r.Meta(), t: t, point: p, clock: s.now, o: store.RestoreOptions{Verify: true}}
+	run := s.newRestore(r, p, t, store.RestoreOptions{Verify: true})
 	rerr := run.all(ctx)
 	if rerr != nil && len(run.checks) == 0 {
 		return proof, fmt.Errorf("prove store %s: %w", s.c.Name, rerr)

@@ -23,7 +23,7 @@ import (
 // recover replays WAL under a server of our own, up to the target, checks, and shuts the server down.
 func (r *restore) recover(ctx context.Context) (err error) {
 	r.state.Progress = restoreReplaying
-	if err := r.state.write(r.layout.dir); err != nil {
+	if err := r.note(); err != nil {
 		return err
 	}
 	place, err := r.makePlace()
@@ -157,7 +157,7 @@ func (r *restore) startServer(ctx context.Context, place string, wal *WALServer)
 // started notes the server's process id in the directory, and hands the handle on, before the server does anything.
 func (r *restore) started(ctx context.Context, h relight.Handle) error {
 	r.state.Server = h.PID
-	if err := r.state.write(r.layout.dir); err != nil || r.o.Started == nil {
+	if err := r.note(); err != nil || r.o.Started == nil {
 		return err
 	}
 	return r.o.Started(ctx, h)
@@ -399,7 +399,10 @@ func failedChecks(checks []relight.Check) []string {
 // disarm keeps anybody from starting a server that is known to lack data.
 func (r *restore) disarm() error {
 	path := filepath.Join(r.layout.dir, controlName)
-	return os.Rename(path, path+".unverified")
+	if err := r.disk.Rename(path, path+".unverified"); err != nil {
+		return err
+	}
+	return r.disk.SyncDir(filepath.Dir(path))
 }
 
 // tidy removes what recovery leaves behind, and notes how the server was shut down. The old label stays: it tells what the directory was restored from (originOf).
@@ -407,12 +410,12 @@ func (r *restore) tidy() error {
 	errs := []error{r.tidySpaces()}
 	if c, err := readControl(r.layout.dir); err == nil && c.State == stateShutdown {
 		r.state.Checkpoint = c.Checkpoint
-		errs = append(errs, r.state.write(r.layout.dir))
+		errs = append(errs, r.note())
 	}
 	for _, name := range []string{mapName + ".old", "recovery.signal", "postmaster.opts"} {
-		errs = append(errs, removeIfThere(filepath.Join(r.layout.dir, name)))
+		errs = append(errs, drop(r.disk, filepath.Join(r.layout.dir, name)))
 	}
-	return errors.Join(append(errs, host.SyncFS(r.layout.dir))...)
+	return errors.Join(append(errs, r.disk.SyncFS(r.layout.dir))...)
 }
 
 // shutdown ends the server cleanly and waits for it.

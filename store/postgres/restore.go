@@ -30,7 +30,7 @@ func (s *Store) Restore(ctx context.Context, r *repo.Reader, p relight.RecoveryP
 	if t.Directory == "" {
 		return relight.Restored{}, s.fail("restore", relight.CodeUsage, "name the directory to restore into", "no directory is given")
 	}
-	run := &restore{s: s, r: r, m: r.Meta(), t: t, o: o, point: p, clock: s.now}
+	run := s.newRestore(r, p, t, o)
 	err := run.all(ctx)
 	return run.out, run.hinted(err)
 }
@@ -66,7 +66,7 @@ type SpaceBlast struct {
 
 // PlanRestore resolves and checks like Restore, and stops before the first effect.
 func (s *Store) PlanRestore(ctx context.Context, r *repo.Reader, p relight.RecoveryPoint, t store.Target, o store.RestoreOptions) (Blast, error) {
-	run := &restore{s: s, r: r, m: r.Meta(), t: t, o: o, point: p, clock: s.now}
+	run := s.newRestore(r, p, t, o)
 	if err := run.choose(ctx); err != nil {
 		return Blast{}, err
 	}
@@ -96,6 +96,7 @@ type restore struct {
 	o     store.RestoreOptions
 	point relight.RecoveryPoint
 	clock func() time.Time
+	disk  targetDisk
 
 	plan   plan
 	man    repo.Manifest
@@ -118,6 +119,10 @@ type restore struct {
 	there   bool // something is there that may be kept: see restore_delta.go
 	wanted  map[string]bool
 	patched atomic.Int64 // bytes written
+}
+
+func (s *Store) newRestore(r *repo.Reader, p relight.RecoveryPoint, t store.Target, o store.RestoreOptions) *restore {
+	return &restore{s: s, r: r, m: r.Meta(), t: t, o: o, point: p, clock: s.now, disk: systemTarget{}}
 }
 
 func (r *restore) all(ctx context.Context) error {
@@ -271,10 +276,13 @@ func (r *restore) report(phase string, done, total int64, unit string) {
 	}
 }
 
+// note writes down, durably, how far the restore is.
+func (r *restore) note() error { return r.state.write(r.disk, r.layout.dir) }
+
 // failed records the verdict in the directory, which stays as it is, its server stopped.
 func (r *restore) failed(err error) error {
 	r.state.Progress, r.state.Why = restoreFailed, err.Error()
-	if werr := r.state.write(r.layout.dir); werr != nil {
+	if werr := r.note(); werr != nil {
 		r.s.log.Warn("the failed restore could not be marked", "error", werr)
 	}
 	return fmt.Errorf("restore store %s into %s: %w", r.s.c.Name, r.layout.dir, err)
@@ -282,7 +290,7 @@ func (r *restore) failed(err error) error {
 
 func (r *restore) finish() error {
 	r.state.Progress, r.state.Finished, r.state.Restored = restoreDone, r.clock().UTC(), &r.out
-	if err := r.state.write(r.layout.dir); err != nil {
+	if err := r.note(); err != nil {
 		return err
 	}
 	r.s.log.Info("restored", "directory", r.layout.dir, "reached", r.out.Reached.LSN.String(), "timeline", int(r.out.NewLine),

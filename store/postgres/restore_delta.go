@@ -10,7 +10,6 @@ import (
 	"syscall"
 
 	"github.com/toolboxai/relight"
-	"github.com/toolboxai/relight/host"
 	"github.com/toolboxai/relight/repo"
 )
 
@@ -37,23 +36,18 @@ func (r *restore) mayPatch() error {
 // enter takes possession of an occupied directory.
 func (r *restore) enter(ctx context.Context, aside string) error {
 	r.state.Aside, r.state.Progress, r.there = aside, restoreCopying, true
-	if err := os.MkdirAll(aside, 0o700); err != nil {
+	if err := mkdirAll(r.disk, aside, 0o700); err != nil {
 		return err
 	}
 	if err := r.own(aside); err != nil {
 		return err
 	}
 	r.out.SetAside = aside
-	if err := r.state.write(r.layout.dir); err != nil { // from here on a crash leads to resume
+	if err := r.note(); err != nil { // from here on a crash leads to resume
 		return err
 	}
-	if err := r.displace(filepath.Join(r.layout.dir, controlName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := r.takeControl(); err != nil {
 		return err
-	}
-	if global := filepath.Join(r.layout.dir, "global"); exists(global) {
-		if err := host.SyncDir(global); err != nil {
-			return err
-		}
 	}
 	// Without pg_control none can start any more; one that started since we looked is noticed here.
 	if err := r.s.awaitIdle(ctx, "restore", r.layout.dir); err != nil {
@@ -63,21 +57,39 @@ func (r *restore) enter(ctx context.Context, aside string) error {
 	return nil
 }
 
+// takeControl takes pg_control away, durably, before anything else is changed: from here on no server can start. It is kept aside even where it may be our own, of a
+// restore that had come to replay.
+func (r *restore) takeControl() error {
+	control := filepath.Join(r.layout.dir, controlName)
+	if err := r.displace(control); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	dirs := []string{filepath.Dir(control)} // also where it is gone: who took it may have died before this
+	if to, ok := r.asideOf(control); ok {
+		dirs = []string{filepath.Dir(to), r.state.Aside, filepath.Dir(r.state.Aside), filepath.Dir(control)}
+	}
+	for _, dir := range dirs {
+		if !exists(dir) {
+			continue
+		}
+		if err := r.disk.SyncDir(dir); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // leave undoes enter.
 func (r *restore) leave() error {
-	err := os.Rename(filepath.Join(r.state.Aside, controlName), filepath.Join(r.layout.dir, controlName))
-	return errors.Join(err, removeIfThere(filepath.Join(r.layout.dir, stateFile)))
+	err := r.disk.Move(filepath.Join(r.state.Aside, controlName), filepath.Join(r.layout.dir, controlName))
+	return errors.Join(err, drop(r.disk, filepath.Join(r.layout.dir, stateFile)))
 }
 
 // resume goes on in what an earlier restore left, with its own idea of what must not be lost.
 func (r *restore) resume() error {
 	r.there, r.state.Aside, r.out.SetAside = true, r.before.Aside, r.before.Aside
 	r.s.log.Info("an unfinished restore is continued", "directory", r.layout.dir, "begun", r.before.Started)
-	err := os.Remove(filepath.Join(r.layout.dir, controlName)) // our own: of a restore that had come to replay
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return nil
+	return r.takeControl()
 }
 
 // settle remembers what belongs into the directory, and moves away what stands there as something else.
@@ -110,11 +122,14 @@ func shared(info fs.FileInfo) bool {
 }
 
 // openFile opens what is there to be mended, or makes a new file.
-func (r *restore) openFile(e repo.Entry, path string) (f *os.File, size int64, err error) {
+func (r *restore) openFile(path string) (f targetFile, size int64, err error) {
 	if r.there {
-		f, err = os.OpenFile(path, os.O_RDWR|syscall.O_NOFOLLOW, 0)
+		f, err = r.disk.Open(path)
 		if err == nil {
 			info, err := f.Stat()
+			if err == nil && r.held == unfinished {
+				err = f.Forget()
+			}
 			if err != nil {
 				return nil, 0, errors.Join(err, f.Close())
 			}
@@ -124,7 +139,7 @@ func (r *restore) openFile(e repo.Entry, path string) (f *os.File, size int64, e
 			return nil, 0, err
 		}
 	}
-	f, err = os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, e.Mode.Perm())
+	f, err = r.disk.Create(path)
 	return f, 0, err
 }
 
@@ -135,15 +150,15 @@ func (r *restore) displace(path string) error {
 	}
 	to, ok := r.asideOf(path)
 	if !ok {
-		return os.RemoveAll(path)
+		return r.disk.RemoveAll(path)
 	}
-	if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
+	if err := mkdirAll(r.disk, filepath.Dir(to), 0o700); err != nil {
 		return err
 	}
 	for exists(to) { // moved there before a crash
 		to += "~"
 	}
-	return os.Rename(path, to)
+	return r.disk.Rename(path, to)
 }
 
 // asideOf is where something of the directory goes. A tablespace's things stay on its own file system, beside it.

@@ -14,7 +14,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/toolboxai/relight"
-	"github.com/toolboxai/relight/host"
 	"github.com/toolboxai/relight/repo"
 	"github.com/toolboxai/relight/store/postgres/postmaster"
 )
@@ -25,6 +24,11 @@ func (r *restore) makeRoom(ctx context.Context) error {
 	if err := r.mayWrite(ctx); err != nil { // once more: reading everything before may have taken long
 		return err
 	}
+	return r.clear(ctx)
+}
+
+// clear is makeRoom where nobody is in the way.
+func (r *restore) clear(ctx context.Context) error {
 	if r.held != vacant {
 		r.s.releaseMemory(r.layout.dir)
 	}
@@ -40,7 +44,7 @@ func (r *restore) makeRoom(ctx context.Context) error {
 		}
 	case r.held == occupied:
 		aside := r.layout.dir + suffix
-		if err := host.Move(r.layout.dir, aside); err != nil {
+		if err := r.disk.Move(r.layout.dir, aside); err != nil {
 			return r.explain(err)
 		}
 		r.out.SetAside = aside
@@ -56,15 +60,18 @@ func (r *restore) makeRoom(ctx context.Context) error {
 		return r.explain(err)
 	}
 	r.state.Progress, r.state.Spaces = restoreCopying, r.before.Spaces
-	if err := r.state.write(r.layout.dir); err != nil {
+	if err := r.note(); err != nil {
 		return r.explain(err)
 	}
 	return r.makeSpaces()
 }
 
+// asideMark is in the names of what is set aside.
+const asideMark = ".damaged-"
+
 // asideSuffix makes names of what is set aside that nothing has yet.
 func (r *restore) asideSuffix() string {
-	suffix := ".damaged-" + r.clock().UTC().Format("20060102T150405Z")
+	suffix := asideMark + r.clock().UTC().Format("20060102T150405Z")
 	for slices.ContainsFunc(r.layout.places(), func(place string) bool { return exists(place + suffix) }) {
 		suffix += "~"
 	}
@@ -75,13 +82,10 @@ func (r *restore) makeDir(path string, mode fs.FileMode) error {
 	if mode == 0 {
 		mode = 0o700
 	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil { // the server's user must get through
+	if err := mkdirAll(r.disk, filepath.Dir(path), 0o755); err != nil { // the server's user must get through
 		return err
 	}
-	if err := os.Mkdir(path, mode); err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
-	}
-	if err := os.Chmod(path, mode); err != nil {
+	if err := mkdir(r.disk, path, mode); err != nil {
 		return err
 	}
 	return r.own(path)
@@ -146,10 +150,7 @@ func (r *restore) copyFiles(ctx context.Context) error {
 
 func (r *restore) addDir(e repo.Entry) error {
 	path := r.layout.to(e.Path)
-	if err := os.Mkdir(path, e.Mode.Perm()); err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
-	}
-	if err := os.Chmod(path, e.Mode.Perm()); err != nil {
+	if err := mkdir(r.disk, path, e.Mode.Perm()); err != nil {
 		return err
 	}
 	return r.own(path)
@@ -163,7 +164,7 @@ func (r *restore) addLink(e repo.Entry) error {
 	if err := r.displace(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if err := os.Symlink(r.layout.linkTo(e), path); err != nil {
+	if err := r.disk.Symlink(r.layout.linkTo(e), path); err != nil {
 		return err
 	}
 	return r.own(path)
@@ -171,14 +172,14 @@ func (r *restore) addLink(e repo.Entry) error {
 
 func (r *restore) addText(e repo.Entry, text string) error {
 	path := filepath.Join(r.layout.dir, e.Path)
-	if err := os.WriteFile(path, []byte(text), e.Mode.Perm()); err != nil {
+	if err := put(r.disk, path, []byte(text), e.Mode.Perm()); err != nil {
 		return err
 	}
 	return r.own(path)
 }
 
 func (r *restore) addFile(ctx context.Context, e repo.Entry, path string) (err error) {
-	f, size, err := r.openFile(e, path)
+	f, size, err := r.openFile(path)
 	if err != nil {
 		return err
 	}
@@ -191,7 +192,7 @@ func (r *restore) addFile(ctx context.Context, e repo.Entry, path string) (err e
 		}
 	} else {
 		r.patched.Add(e.Size)
-		if err := r.r.Restore(ctx, r.man, e, host.NewWriteBehind(f)); err != nil {
+		if err := r.r.Restore(ctx, r.man, e, f.Behind()); err != nil {
 			return err
 		}
 	}
@@ -217,20 +218,20 @@ func (r *restore) seal(ctx context.Context, e repo.Entry) error {
 		return err
 	}
 	for _, p := range append([]string{r.layout.dir}, r.spaceDirs()...) {
-		if err := host.SyncFS(p); err != nil {
+		if err := r.disk.SyncFS(p); err != nil {
 			return err
 		}
 	}
 	r.out.Files, r.out.Bytes = r.layout.files, r.layout.bytes
-	if err := os.Rename(temp, filepath.Join(r.layout.dir, controlName)); err != nil {
+	if err := r.disk.Rename(temp, filepath.Join(r.layout.dir, controlName)); err != nil {
 		return err
 	}
-	return host.SyncDir(filepath.Join(r.layout.dir, "global"))
+	return r.disk.SyncDir(filepath.Join(r.layout.dir, "global"))
 }
 
 func (r *restore) touch(name string) error {
 	path := filepath.Join(r.layout.dir, name)
-	if err := os.WriteFile(path, nil, 0o600); err != nil {
+	if err := put(r.disk, path, nil, 0o600); err != nil {
 		return err
 	}
 	return r.own(path)
@@ -240,7 +241,7 @@ func (r *restore) touch(name string) error {
 // started by others: signal files, and recovery settings of ALTER SYSTEM; or let its commits hang.
 func (r *restore) dropResidue() error {
 	for _, name := range []string{"standby.signal", "recovery.signal", postmaster.File} {
-		if err := removeIfThere(filepath.Join(r.layout.dir, name)); err != nil {
+		if err := drop(r.disk, filepath.Join(r.layout.dir, name)); err != nil {
 			return err
 		}
 	}
@@ -261,7 +262,7 @@ func (r *restore) dropResidue() error {
 	if err != nil {
 		return err
 	}
-	if err := host.WriteFileDurable(path, []byte(kept), info.Mode().Perm()); err != nil {
+	if err := put(r.disk, path, []byte(kept), info.Mode().Perm()); err != nil {
 		return err
 	}
 	return r.own(path)

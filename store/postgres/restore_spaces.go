@@ -231,7 +231,7 @@ func (r *restore) setSpacesAside(suffix string) error {
 		if err := r.relink(sp, aside); err != nil {
 			return err
 		}
-		if err := host.Move(inner, filepath.Join(aside, r.layout.versionDir())); err != nil {
+		if err := r.disk.Move(inner, filepath.Join(aside, r.layout.versionDir())); err != nil {
 			return err
 		}
 		r.s.log.Info("what was there is set aside", "directory", aside)
@@ -239,30 +239,57 @@ func (r *restore) setSpacesAside(suffix string) error {
 	return nil
 }
 
-// relink points the links of the directory that was set aside from a tablespace's place to another.
+// relink points the links of directories that were set aside, by this restore or by one that died since, from a tablespace's place to another.
 func (r *restore) relink(sp placedSpace, to string) error {
-	if r.out.SetAside == "" {
-		return nil
+	dirs, err := os.ReadDir(filepath.Dir(r.layout.dir))
+	if err != nil {
+		return err
 	}
-	links := filepath.Join(r.out.SetAside, tblspcDir)
+	for _, dir := range dirs {
+		if !strings.HasPrefix(dir.Name(), filepath.Base(r.layout.dir)+asideMark) {
+			continue
+		}
+		if err := r.relinkIn(filepath.Join(filepath.Dir(r.layout.dir), dir.Name(), tblspcDir), sp, to); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *restore) relinkIn(links string, sp placedSpace, to string) error {
 	entries, err := os.ReadDir(links)
 	if err != nil {
 		return nil //nolint:nilerr // it is no data directory, or none that has tablespaces
 	}
-	place, err := os.Stat(sp.Place)
-	if err != nil {
-		return err
-	}
 	for _, e := range entries {
 		link := filepath.Join(links, e.Name())
-		if info, err := os.Stat(link); err != nil || e.Type()&fs.ModeSymlink == 0 || !os.SameFile(info, place) {
+		if !r.leadsTo(link, sp) {
 			continue
 		}
-		if err := errors.Join(os.Remove(link), os.Symlink(to, link), r.own(link)); err != nil {
+		temp := link + tempSuffix
+		err := errors.Join(drop(r.disk, temp), r.disk.Symlink(to, temp), r.own(temp))
+		if err == nil {
+			err = r.disk.Rename(temp, link)
+		}
+		if err != nil {
 			return fmt.Errorf("point %s to what is set aside: %w", link, err)
 		}
 	}
-	return host.SyncDir(links)
+	return r.disk.SyncDir(links)
+}
+
+// leadsTo tells whether a link leads to a tablespace's place, or to where what is in it was about to be set aside.
+func (r *restore) leadsTo(link string, sp placedSpace) bool {
+	to, err := os.Readlink(link)
+	if err != nil || strings.HasSuffix(link, tempSuffix) {
+		return false
+	}
+	if strings.HasPrefix(to, r.layout.inner(sp)+asideMark) {
+		return !exists(filepath.Join(to, r.layout.versionDir()))
+	}
+	info, err := os.Stat(link)
+	place, perr := os.Stat(sp.Place)
+	return err == nil && perr == nil && os.SameFile(info, place)
 }
 
 // makeSpaces makes the tablespaces' places. What lies in them now is ours or is changed in place.
@@ -284,7 +311,7 @@ func (r *restore) makeSpaces() error {
 		mine[inner] = inode(inner)
 	}
 	r.state.Spaces = mine
-	return r.state.write(r.layout.dir)
+	return r.note()
 }
 
 // linkCreated lays the links through which the server will create what WAL creates, where that is to lie elsewhere.
@@ -294,7 +321,7 @@ func (r *restore) linkCreated() error {
 			continue
 		}
 		link := filepath.Join(r.layout.dir, sp.link())
-		if err := os.Symlink(sp.Place, link); err != nil {
+		if err := r.disk.Symlink(sp.Place, link); err != nil {
 			return fmt.Errorf("link tablespace %s: %w", sp.label(), err)
 		}
 		if err := r.own(link); err != nil {
@@ -353,15 +380,15 @@ func (r *restore) tidySpaces() error {
 		if !gone(sp) {
 			continue
 		}
-		errs = append(errs, removeIfThere(filepath.Join(r.layout.dir, sp.link())))
+		errs = append(errs, drop(r.disk, filepath.Join(r.layout.dir, sp.link())))
 		if slices.ContainsFunc(r.layout.spaces, func(o placedSpace) bool { return o.Place == sp.Place && !gone(o) }) {
 			continue // a location that was used again
 		}
-		_ = os.Remove(r.layout.inner(sp)) // what is not empty stays
+		_ = r.disk.Remove(r.layout.inner(sp)) // what is not empty stays
 		if filepath.Dir(sp.Place) == r.layout.beside() {
-			_ = os.Remove(sp.Place)
+			_ = r.disk.Remove(sp.Place)
 		}
 	}
-	_ = os.Remove(r.layout.beside())
+	_ = r.disk.Remove(r.layout.beside())
 	return errors.Join(errs...)
 }

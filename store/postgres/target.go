@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -57,12 +58,15 @@ func readState(dir string) (restoreState, error) {
 	return st, nil
 }
 
-func (st restoreState) write(dir string) error {
+func (st restoreState) write(d targetDisk, dir string) error {
 	b, err := json.MarshalIndent(st, "", "  ")
 	if err != nil {
 		return err
 	}
-	return host.WriteFileDurable(filepath.Join(dir, stateFile), append(b, '\n'), 0o644)
+	if err := replace(d, filepath.Join(dir, stateFile), append(b, '\n'), 0o644); err != nil {
+		return fmt.Errorf("note how far the restore is: %w", err)
+	}
+	return nil
 }
 
 // Restoration says how far a restore of one point into a directory has come.
@@ -135,8 +139,8 @@ func occupant(dir string) (occupancy, string, error) {
 	if err != nil {
 		return occupied, "", err
 	}
-	if len(entries) == 1 && entries[0].Name() == "lost+found" {
-		return vacant, "", nil
+	if !slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return e.Name() != "lost+found" && e.Name() != stateFile+tempSuffix }) {
+		return vacant, "", nil // a new file system, or ours before its first note
 	}
 	st, serr := readState(dir)
 	c, cerr := readControl(dir)
