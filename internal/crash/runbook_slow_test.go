@@ -208,11 +208,21 @@ func (s *stand) verify(run relight.RunID) (lost int) {
 	if asides, err := filepath.Glob(s.data() + ".damaged-*"); err != nil || len(asides) > 1 {
 		s.t.Errorf("set aside: %v, %v; at most the one damaged directory must be", asides, err)
 	}
+	s.nothingPrivate()
 	s.timeline()
 	if _, code, said := s.relight("journal", "verify"); code != 0 {
 		s.t.Errorf("the journal does not verify:\n%s", said)
 	}
 	return len(c.Lost)
+}
+
+// nothingPrivate makes sure that what a killed relight left among the temporary files is gone.
+func (s *stand) nothingPrivate() {
+	s.t.Helper()
+	left, err := filepath.Glob(s.path("tmp", "relight-*", "owner"))
+	if err != nil || len(left) > 0 {
+		s.t.Errorf("private directories are left: %v, %v", left, err)
+	}
 }
 
 // lostNothingOld refuses a loss of what the repository held.

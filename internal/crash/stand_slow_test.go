@@ -99,7 +99,7 @@ func newEstate(t *testing.T) *stand {
 			t.Error(err)
 		}
 	})
-	s.makePlaces(home, s.root(), s.path("estate"), s.path("data"), s.path("run"), s.path("vault"), s.path("offline"), s.path("evidence"))
+	s.makePlaces(home, s.root(), s.path("estate"), s.path("data"), s.path("run"), s.path("vault"), s.path("offline"), s.path("evidence"), s.path("tmp"))
 	s.initCluster()
 	s.must("service", "start", "--service", "postgres")
 	s.must("service", "wait", "--service", "postgres", "--timeout", "60s")
@@ -333,7 +333,7 @@ func (s *stand) relight(args ...string) (out []byte, code int, said string) {
 func (s *stand) command(ctx context.Context, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, binary, append([]string{"--config", s.config(), "--json", "--no-input"}, args...)...)
 	cmd.Dir = "/"
-	cmd.Env = append(os.Environ(), "RELIGHT_ACTOR=crash")
+	cmd.Env = append(os.Environ(), "RELIGHT_ACTOR=crash", "TMPDIR="+s.path("tmp"))
 	cmd.WaitDelay = 5 * time.Second // what it started in the background must not hold its streams, and cannot hold the test
 	return cmd
 }

@@ -20,16 +20,17 @@ import (
 //
 // A proof that found faults is recorded too, with OK false, and is no error of Prove; a restore that could not be done is one.
 func (s *Store) Prove(ctx context.Context, r *repo.Reader, p relight.RecoveryPoint) (proof relight.Proof, err error) {
-	root, err := os.MkdirTemp(s.c.SandboxRoot, "relight-proof-")
+	sandbox, err := host.MakePrivate(s.c.SandboxRoot, "relight-proof-", s.now) // those of proofs that were killed go
 	if err != nil {
 		return proof, fmt.Errorf("make a sandbox: %w", err)
 	}
-	defer func() { err = errors.Join(err, s.tearDown(ctx, root)) }()
-	if err := os.Chmod(root, 0o711); err != nil { // the server's user must get through
+	defer func() { err = errors.Join(err, s.tearDown(ctx, sandbox)) }()
+	if err := os.Chmod(sandbox.Path, 0o711); err != nil { // the server's user must get through
 		return proof, err
 	}
-	t := store.Target{Directory: filepath.Join(root, "data"), Owner: s.sandboxOwner(), Sandbox: true}
+	t := store.Target{Directory: filepath.Join(sandbox.Path, "data"), Owner: s.sandboxOwner(), Sandbox: true}
 	run := s.newRestore(r, p, t, store.RestoreOptions{Verify: true})
+	run.used = append(run.used, sandbox)
 	rerr := run.all(ctx)
 	if rerr != nil && len(run.checks) == 0 {
 		return proof, fmt.Errorf("prove store %s: %w", s.c.Name, rerr)
@@ -63,14 +64,15 @@ func (s *Store) sandboxOwner() string {
 }
 
 // tearDown removes a sandbox and makes sure that nothing of it is left.
-func (s *Store) tearDown(ctx context.Context, root string) error {
+func (s *Store) tearDown(ctx context.Context, sandbox *host.Private) error {
+	root := sandbox.Path
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 	defer cancel()
 	if err := s.awaitIdle(ctx, "tear down the sandbox of", filepath.Join(root, "data")); err != nil {
 		return err
 	}
 	s.releaseMemory(filepath.Join(root, "data"))
-	if err := os.RemoveAll(root); err != nil {
+	if err := sandbox.Remove(); err != nil {
 		return fmt.Errorf("remove the sandbox: %w", err)
 	}
 	if exists(root) {

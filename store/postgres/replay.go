@@ -26,17 +26,21 @@ func (r *restore) recover(ctx context.Context) (err error) {
 	if err := r.note(); err != nil {
 		return err
 	}
-	place, err := r.makePlace()
+	place, err := host.MakePrivate("", placePrefix, r.clock)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(place)) }()
-	wal, stop, err := r.serveWAL(ctx, place)
+	defer func() { err = errors.Join(err, place.Remove()) }()
+	r.used = append(r.used, place)
+	if err := r.furnish(place.Path); err != nil {
+		return err
+	}
+	wal, stop, err := r.serveWAL(ctx, place.Path)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, stop()) }()
-	srv, err := r.startServer(ctx, place, wal)
+	srv, err := r.startServer(ctx, place.Path, wal)
 	if err != nil {
 		return err
 	}
@@ -85,29 +89,25 @@ func (r *restore) checkStopped(ctx context.Context) error {
 	return nil
 }
 
-// makePlace makes a private directory with short paths for sockets and empty configuration, which only the server's user and root enter.
-func (r *restore) makePlace() (string, error) {
-	place, err := os.MkdirTemp("", "relight-")
-	if err != nil {
-		return "", err
-	}
+// furnish makes a private directory ready for a server: with empty configuration and short paths for sockets, which only the server's user and root enter.
+func (r *restore) furnish(place string) error {
 	for name, text := range map[string]string{"postgresql.conf": "", "pg_hba.conf": "local all all trust\n", "pg_ident.conf": ""} {
 		path := filepath.Join(place, name)
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			return place, err
+			return err
 		}
 		if err := r.own(path); err != nil {
-			return place, err
+			return err
 		}
 	}
 	if r.lent != "" {
 		copied, err := lendProgram(r.lent, place)
 		if err != nil {
-			return place, err
+			return err
 		}
 		r.lent = copied
 	}
-	return place, errors.Join(os.Chmod(place, 0o700), r.own(place))
+	return errors.Join(os.Chmod(place, 0o700), r.own(place))
 }
 
 // serveWAL answers the server's restore_command from the repository. stop ends it and waits.
@@ -154,8 +154,13 @@ func (r *restore) startServer(ctx context.Context, place string, wal *WALServer)
 	return &server{proc: proc, log: log, conn: conn}, nil
 }
 
-// started notes the server's process id in the directory, and hands the handle on, before the server does anything.
+// started notes the server's process id in the directory, its handle in what it uses besides, and hands the handle on, before the server does anything.
 func (r *restore) started(ctx context.Context, h relight.Handle) error {
+	for _, p := range r.used {
+		if err := p.Serve(h); err != nil {
+			return err
+		}
+	}
 	r.state.Server = h.PID
 	if err := r.note(); err != nil || r.o.Started == nil {
 		return err

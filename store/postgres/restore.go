@@ -104,7 +104,8 @@ type restore struct {
 	owner  host.User
 	bin    string
 	state  restoreState
-	lent   string // relight itself, or the copy of it that the server's user can run; "" where none is needed
+	lent   string          // relight itself, or the copy of it that the server's user can run; "" where none is needed
+	used   []*host.Private // where the server works besides
 	out    relight.Restored
 	checks []relight.Check
 	since  time.Time

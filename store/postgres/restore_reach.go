@@ -11,13 +11,16 @@ import (
 	"github.com/toolboxai/relight/host"
 )
 
+// placePrefix begins the names of a restore's private directories.
+const placePrefix = "relight-"
+
 // maxSocketPath is the length of a unix socket's address on Linux, without its final zero.
 const maxSocketPath = 107
 
 // reachable makes sure, before anything is touched, that the server's user gets to what a recovery needs: an ordinary user's server that cannot enter
 // the temporary directory or run relight would fail only after the old data was set aside.
 func (r *restore) reachable(ctx context.Context) error {
-	if n := len(filepath.Join(os.TempDir(), "relight-4294967295", ".s.PGSQL.5432")); n > maxSocketPath {
+	if n := len(filepath.Join(os.TempDir(), placePrefix+"4294967295", ".s.PGSQL.5432")); n > maxSocketPath {
 		return r.s.fail("restore", relight.CodeUsage, "set TMPDIR to a directory with a shorter name, such as /tmp", "sockets in %s would have names of %d bytes, and %d are allowed",
 			os.TempDir(), n, maxSocketPath)
 	}
@@ -63,15 +66,15 @@ func (r *restore) lend(ctx context.Context, hints map[string]string) error {
 	if err != nil || closed == "" {
 		return err
 	}
-	trial, err := os.MkdirTemp("", "relight-")
+	trial, err := host.MakePrivate("", placePrefix, r.clock)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = os.RemoveAll(trial) }() // it holds nothing but the trial
-	if err := os.Chmod(trial, 0o755); err != nil {
+	defer func() { _ = trial.Remove() }() // it holds nothing but the trial
+	if err := os.Chmod(trial.Path, 0o755); err != nil {
 		return err
 	}
-	copied, err := lendProgram(command[0], trial)
+	copied, err := lendProgram(command[0], trial.Path)
 	if err != nil {
 		return err
 	}
