@@ -4,6 +4,7 @@ package postgres
 
 import (
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/toolboxai/relight/internal/pgtest"
@@ -31,32 +32,37 @@ func TestTrap12ApplyIsNeverReportedAndRemoteApplyIsAnAlarm(t *testing.T) {
 	s.Exec("set synchronous_commit = 'local'", "alter system reset synchronous_standby_names", "select pg_reload_conf()")
 }
 
-// A receiver that drains the socket before it syncs and answers makes each synchronous commit wait for silence.
+// A receiver that drains the socket before it syncs and answers makes each synchronous commit wait for silence. How long one waits is counted in what another session writes
+// meanwhile, a megabyte a statement: that one stops only when a commit has waited for so many that it will not come before silence does.
 func TestTrap13FeedbackComesWhileTheStreamIsBusy(t *testing.T) {
+	const atMost, inAll = 15, 20
 	s := pgtest.New(t, "--wal-segsize=1")
 	s.Start("synchronous_standby_names=relight_main", "synchronous_commit=local")
 	a := newMemSink("a")
 	f := follow(t, ReceiverOptions{Conn: s.DSN("postgres"), Spool: spoolDir(t)}, a)
 	s.Exec("create table t (id int, v text)")
 	f.flush(s)
-	busy := make(chan struct{})
+	var wrote, since atomic.Int64 // statements in all, and before the commit that waits
 	done := make(chan struct{})
 	go func() { // asynchronous, and without a pause
 		defer close(done)
-		for {
-			select {
-			case <-busy:
-				return
-			default:
-				s.Exec("insert into t select g, repeat('x', 200) from generate_series(1, 5000) g")
-			}
+		for wrote.Load() < inAll && wrote.Load()-since.Load() <= atMost {
+			s.Exec("insert into t select g, repeat('x', 200) from generate_series(1, 5000) g")
+			wrote.Add(1)
 		}
 	}()
-	for range 20 {
+	commits, worst := 0, int64(0)
+	for wrote.Load() < inAll && worst <= atMost {
+		since.Store(wrote.Load())
 		s.Exec("set synchronous_commit = on; insert into t values (1)")
+		worst = max(worst, wrote.Load()-since.Load())
+		commits++
 	}
-	close(busy)
 	<-done
+	t.Logf("%d commits beside %d statements; the slowest waited for %d", commits, wrote.Load(), worst)
+	if worst > atMost || commits < 2 {
+		t.Errorf("%d commits, of which one waited for %d statements of another session", commits, worst)
+	}
 	to := f.flush(s)
 	sameAsServer(t, s, a, 1, 1<<20, to)
 }
