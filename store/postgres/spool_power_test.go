@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/toolboxai/relight"
+	"github.com/toolboxai/relight/internal/pgtest"
 	"github.com/toolboxai/relight/internal/power"
 	"github.com/toolboxai/relight/store/postgres/replication"
 	"github.com/toolboxai/relight/store/postgres/walfile"
@@ -33,6 +34,7 @@ func (d modelDisk) Open(path string) (spoolFile, error) {
 type onDisk struct {
 	t     *testing.T
 	disk  *power.Disk
+	base  string // of the disk
 	dir   string // of the spool
 	r     *Receiver
 	wal   []byte
@@ -44,8 +46,8 @@ type onDisk struct {
 
 func newOnDisk(t *testing.T, wal []byte, change func(*power.Disk)) *onDisk {
 	t.Helper()
-	base := t.TempDir()
-	o := &onDisk{t: t, disk: power.New(base), dir: filepath.Join(base, "state", "spool", "main"), wal: wal, told: map[relight.TimelineID]relight.LSN{}}
+	base := pgtest.Root(t)
+	o := &onDisk{t: t, disk: power.New(base), base: base, dir: filepath.Join(base, "state", "spool", "main"), wal: wal, told: map[relight.TimelineID]relight.LSN{}}
 	change(o.disk)
 	o.receiver()
 	return o
@@ -141,7 +143,8 @@ func (o *onDisk) check(what string, outcome power.Outcome) {
 	o.t.Helper()
 	calls := o.disk.Calls()
 	at := fmt.Sprintf("%s, call %d (%s), what was not synced is %s", what, len(calls), calls[len(calls)-1], outcome)
-	left := o.t.TempDir()
+	left := pgtest.Root(o.t)
+	defer func() { check(o.t, os.RemoveAll(left)) }() // in memory, hundreds of them
 	check(o.t, o.disk.Left(left, outcome))
 	sp, err := openSpool(filepath.Join(left, "state", "spool", "main"))
 	check(o.t, err)
@@ -183,6 +186,9 @@ func (o *onDisk) checkTold(at string, runs []spoolRun, tl relight.TimelineID, to
 	o.t.Errorf("%s: the server was told that %s of timeline %d is flushed, left is %+v", at, told, tl, runs)
 }
 
+// end gives the room back.
+func (o *onDisk) end() { check(o.t, os.RemoveAll(o.base)) }
+
 // whole is where the last whole record up to a position ends. The beginning of another behind it may go with a loss of power: nothing was committed by
 // it, and the server, whose slot has not moved, sends it once more.
 func (o *onDisk) whole(lsn relight.LSN) relight.LSN {
@@ -220,6 +226,7 @@ func TestSpoolSurvivesPowerLossAtEveryCall(t *testing.T) {
 		for _, outcome := range power.Outcomes() {
 			o.check("power lost", outcome)
 		}
+		o.end()
 	}
 	t.Logf("lost the power after each of %d calls", calls)
 }
@@ -243,6 +250,7 @@ func TestSpoolOfADeadProcessSurvivesPowerLoss(t *testing.T) {
 			o.told[run.tl] = run.end
 		}
 		o.check("process dead", power.Gone)
+		o.end()
 	}
 }
 
@@ -273,6 +281,7 @@ func TestSpoolFaultsAtEveryCall(t *testing.T) {
 				t.Errorf("call %d, %v: told %v", n, fault.Err, o.told)
 			}
 			o.check(fmt.Sprintf("call %d failed with %v", n, fault), power.Gone)
+			o.end()
 		}
 	}
 }
