@@ -51,17 +51,29 @@ func SyncDir(dir string) error {
 	return nil
 }
 
-// SyncFS makes everything on the file system that holds path durable.
-func SyncFS(path string) error {
+// FileSystemAt is an open file system. Whoever syncs one is told only of writes that failed since it was opened, so it is opened before what is to be made durable is written:
+// others that sync it meanwhile would take the news away.
+type FileSystemAt struct{ dir *os.File }
+
+// OpenFileSystem opens the file system that holds path.
+func OpenFileSystem(path string) (*FileSystemAt, error) {
 	d, err := os.Open(path)
 	if err != nil {
-		return fmt.Errorf("sync file system: %w", err)
+		return nil, fmt.Errorf("open file system: %w", err)
 	}
-	if err := errors.Join(unix.Syncfs(int(d.Fd())), d.Close()); err != nil {
-		return fmt.Errorf("sync the file system of %s: %w", path, err)
+	return &FileSystemAt{dir: d}, nil
+}
+
+// Sync makes everything on it durable.
+func (f *FileSystemAt) Sync() error {
+	if err := unix.Syncfs(int(f.dir.Fd())); err != nil {
+		return fmt.Errorf("sync the file system of %s: %w", f.dir.Name(), err)
 	}
 	return nil
 }
+
+// Close gives it back.
+func (f *FileSystemAt) Close() error { return f.dir.Close() }
 
 // Move renames within one file system, durably, and never replaces: an existing target is fs.ErrExist.
 func Move(from, to string) error {

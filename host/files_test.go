@@ -141,7 +141,11 @@ func TestMoveNeverReplaces(t *testing.T) {
 	if err := host.Move(a, "/dev/shm/relight-no"); err == nil || relight.HintOf(err) == "" {
 		t.Fatalf("across file systems: %v", err)
 	}
-	if err := errors.Join(host.SyncDir(dir), host.SyncFS(dir)); err != nil {
+	disk, err := host.OpenFileSystem(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(host.SyncDir(dir), disk.Sync(), disk.Close()); err != nil {
 		t.Fatal(err)
 	}
 }

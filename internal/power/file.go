@@ -13,6 +13,8 @@ type File struct {
 	d    *Disk
 	n    *node
 	name string
+
+	since int // failures that it was not told of
 }
 
 // Open opens a file for reading and writing, and makes it if it is not there.
@@ -34,7 +36,7 @@ func (d *Disk) Open(path string) (*File, error) {
 	if n == nil {
 		n = d.put(path, &node{dirty: map[int64]bool{}})
 	}
-	return &File{File: f, d: d, n: n, name: filepath.Base(path)}, nil
+	return &File{File: f, d: d, n: n, name: filepath.Base(path), since: d.failures}, nil
 }
 
 // CreateTemp makes a file of a name that nothing has, as os.CreateTemp does.
@@ -48,7 +50,7 @@ func (d *Disk) CreateTemp(dir, pattern string) (*File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &File{File: f, d: d, n: d.put(f.Name(), &node{dirty: map[int64]bool{}}), name: pattern}, nil
+	return &File{File: f, d: d, n: d.put(f.Name(), &node{dirty: map[int64]bool{}}), name: pattern, since: d.failures}, nil
 }
 
 // WriteAt writes, and makes nothing durable.
@@ -56,7 +58,7 @@ func (f *File) WriteAt(p []byte, off int64) (int, error) {
 	f.d.mu.Lock()
 	defer f.d.mu.Unlock()
 	fault := f.d.call("write %s", f.name)
-	if fault.Err != nil && !fault.Short {
+	if fault.Err != nil && !fault.Short && !fault.Late {
 		return 0, fault.Err
 	}
 	if fault.Short {
@@ -65,6 +67,10 @@ func (f *File) WriteAt(p []byte, off int64) (int, error) {
 	n, err := f.File.WriteAt(p, off)
 	for at := off / page; at*page < off+int64(n); at++ {
 		f.n.dirty[at] = true
+	}
+	if fault.Late {
+		f.d.root.sync(false)
+		f.d.failures, f.d.failed, fault.Err = f.d.failures+1, fault.Err, nil
 	}
 	return n, errors.Join(err, fault.Err)
 }
@@ -111,5 +117,5 @@ func (f *File) Sync() error {
 		return fault.Err
 	}
 	f.n.sync(fault.Err == nil)
-	return fault.Err
+	return errors.Join(fault.Err, f.d.told(&f.since))
 }

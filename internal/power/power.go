@@ -22,10 +22,12 @@ import (
 // ErrLost is what every call says once the power is gone.
 var ErrLost = errors.New("power lost")
 
-// Fault is how one call fails. A write writes the first half of its bytes before that.
+// Fault is how one call fails. A write that is Short writes the first half of its bytes before that. One that is Late succeeds; what is written on the disk's behalf fails
+// after it, as the kernel does behind everybody's back: what was not synced by then never will be, and they are told that had the file, or the file system, open.
 type Fault struct {
 	Err   error
 	Short bool
+	Late  bool
 }
 
 // Disk is a file system below one directory, which is taken for durable itself.
@@ -37,6 +39,9 @@ type Disk struct {
 	base  string
 	calls []string
 	root  *node
+
+	failures int // of what was written behind everybody's back
+	failed   error
 }
 
 // New makes a disk of the directory base. What is in it is durable.
@@ -188,17 +193,42 @@ func (d *Disk) rename(what, from, to string) error {
 // SyncDir makes the names in a directory durable. One outside the disk is.
 func (d *Disk) SyncDir(path string) error { return d.OpenDir(path).Sync() }
 
-// SyncFS makes all of the disk durable.
-func (d *Disk) SyncFS() error {
+// told gives the error of what failed since.
+func (d *Disk) told(since *int) error {
+	if d.failures == *since {
+		return nil
+	}
+	*since = d.failures
+	return d.failed
+}
+
+// OpenFS opens the file system. What has failed before is not told to it.
+func (d *Disk) OpenFS() *FS {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	f := d.call("sync all")
-	if errors.Is(f.Err, ErrLost) {
-		return f.Err
-	}
-	d.root.sync(f.Err == nil)
-	return f.Err
+	return &FS{d: d, since: d.failures}
 }
+
+// FS is an open file system.
+type FS struct {
+	d     *Disk
+	since int
+}
+
+// Sync makes all of the disk durable.
+func (f *FS) Sync() error {
+	f.d.mu.Lock()
+	defer f.d.mu.Unlock()
+	fault := f.d.call("sync all")
+	if errors.Is(fault.Err, ErrLost) {
+		return fault.Err
+	}
+	f.d.root.sync(fault.Err == nil)
+	return errors.Join(fault.Err, f.d.told(&f.since))
+}
+
+// Close does nothing.
+func (f *FS) Close() error { return nil }
 
 // OpenDir gives a directory, which stays the same whatever becomes of its name.
 func (d *Disk) OpenDir(path string) *Dir {

@@ -94,10 +94,27 @@ func TestFailedSyncIsNotMadeGoodByTheNext(t *testing.T) {
 	d := New(base)
 	write(t, d, filepath.Join(base, "file"), "text")
 	d.Faults[len(d.Calls())+1] = Fault{Err: errors.New("no")}
-	if d.SyncFS() == nil {
+	if d.OpenFS().Sync() == nil {
 		t.Fatal("it did not fail")
 	}
-	try(t, d.SyncFS(), d.Lose(All))
+	try(t, d.OpenFS().Sync(), d.Lose(All))
+	if got := tree(t, base); got != "file=\x00\x00\x00\x00" {
+		t.Errorf("left %q", got)
+	}
+}
+
+// What fails behind everybody's back is told to those who had the file system open, and to nobody who comes later.
+func TestLateFailureIsToldToThoseWhoWereThere(t *testing.T) {
+	t.Parallel()
+	base := t.TempDir()
+	d := New(base)
+	early := d.OpenFS()
+	d.Faults[2] = Fault{Err: errors.New("no"), Late: true}
+	write(t, d, filepath.Join(base, "file"), "text")
+	if late := d.OpenFS(); late.Sync() != nil || early.Sync() == nil {
+		t.Error("the wrong one was told")
+	}
+	try(t, early.Sync(), d.Lose(Gone))
 	if got := tree(t, base); got != "file=\x00\x00\x00\x00" {
 		t.Errorf("left %q", got)
 	}

@@ -411,7 +411,12 @@ func (r *restore) disarm() error {
 }
 
 // tidy removes what recovery leaves behind, and notes how the server was shut down. The old label stays: it tells what the directory was restored from (originOf).
-func (r *restore) tidy() error {
+func (r *restore) tidy() (err error) {
+	disk, err := r.disk.OpenFS(r.layout.dir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, disk.Close()) }()
 	errs := []error{r.tidySpaces()}
 	if c, err := readControl(r.layout.dir); err == nil && c.State == stateShutdown {
 		r.state.Checkpoint = c.Checkpoint
@@ -420,7 +425,7 @@ func (r *restore) tidy() error {
 	for _, name := range []string{mapName + ".old", "recovery.signal", "postmaster.opts"} {
 		errs = append(errs, drop(r.disk, filepath.Join(r.layout.dir, name)))
 	}
-	return errors.Join(append(errs, r.disk.SyncFS(r.layout.dir))...)
+	return errors.Join(append(errs, disk.Sync())...)
 }
 
 // shutdown ends the server cleanly and waits for it.

@@ -27,7 +27,13 @@ type targetDisk interface {
 	Remove(path string) error
 	RemoveAll(path string) error
 	SyncDir(path string) error
-	SyncFS(path string) error
+	OpenFS(path string) (targetFS, error) // before what it is to make durable is written
+}
+
+// targetFS is an open file system.
+type targetFS interface {
+	Sync() error
+	Close() error
 }
 
 // targetFile is an open file of the target.
@@ -49,7 +55,14 @@ type systemTarget struct{ systemDisk }
 func (systemTarget) Symlink(to, path string) error { return os.Symlink(to, path) }
 func (systemTarget) Move(from, to string) error    { return host.Move(from, to) }
 func (systemTarget) RemoveAll(path string) error   { return os.RemoveAll(path) }
-func (systemTarget) SyncFS(path string) error      { return host.SyncFS(path) }
+
+func (systemTarget) OpenFS(path string) (targetFS, error) {
+	f, err := host.OpenFileSystem(path)
+	if err != nil {
+		return nil, err
+	}
+	return f, nil
+}
 
 func (systemTarget) Create(path string) (targetFile, error) {
 	return openTarget(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY)
@@ -75,6 +88,40 @@ func (f systemFile) Behind() io.WriterAt { return host.NewWriteBehind(f.File) }
 func (f systemFile) Forget() error {
 	_ = unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED)
 	return nil
+}
+
+// fileSystems are those that a restore writes.
+type fileSystems []targetFS
+
+func openFileSystems(d targetDisk, paths []string) (fileSystems, error) {
+	var all fileSystems
+	for _, path := range paths {
+		one, err := d.OpenFS(path)
+		if err != nil {
+			return nil, errors.Join(err, all.Close())
+		}
+		all = append(all, one)
+	}
+	return all, nil
+}
+
+// Sync makes all of them durable.
+func (f fileSystems) Sync() error {
+	for _, one := range f {
+		if err := one.Sync(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Close closes all of them.
+func (f fileSystems) Close() error {
+	var errs []error
+	for _, one := range f {
+		errs = append(errs, one.Close())
+	}
+	return errors.Join(errs...)
 }
 
 // mkdirAll makes a directory with its parents; mode is that of those which were not there.

@@ -100,12 +100,31 @@ func (r *restore) own(path string) error {
 
 // copyFiles writes the base backup. Directories come first, by the order of entries; pg_control comes last, under a temporary name,
 // after everything else is on disk: until then no server can start from the directory.
-func (r *restore) copyFiles(ctx context.Context) error {
+func (r *restore) copyFiles(ctx context.Context) (err error) {
+	disks, err := openFileSystems(r.disk, append([]string{r.layout.dir}, r.spaceDirs()...))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, disks.Close()) }()
+	control, err := r.copyEntries(ctx)
+	if err != nil {
+		return err
+	}
+	if err := r.dropExtras(ctx); err != nil {
+		return err
+	}
+	if control == nil || !exists(filepath.Join(r.layout.dir, labelName)) {
+		return r.s.fail("restore", relight.CodeVerification, "use another snapshot", "snapshot %s lacks pg_control or backup_label", r.man.ID)
+	}
+	return r.seal(ctx, *control, disks)
+}
+
+// copyEntries writes all but pg_control, which it gives; nil when there is none.
+func (r *restore) copyEntries(ctx context.Context) (control *repo.Entry, err error) {
 	group, gctx := errgroup.WithContext(ctx)
 	group.SetLimit(workers(r.o.Workers))
-	var control *repo.Entry
 	var done atomic.Int64
-	err := r.m.Entries(gctx, r.man, func(e repo.Entry) error {
+	err = r.m.Entries(gctx, r.man, func(e repo.Entry) error {
 		switch {
 		case e.Path == ".":
 			return nil
@@ -134,18 +153,9 @@ func (r *restore) copyFiles(ctx context.Context) error {
 		return gctx.Err()
 	})
 	if werr := group.Wait(); werr != nil {
-		return werr // the cause; err is only that the list was given up
+		return nil, werr // the cause; err is only that the list was given up
 	}
-	if err != nil {
-		return err
-	}
-	if err := r.dropExtras(ctx); err != nil {
-		return err
-	}
-	if control == nil || !exists(filepath.Join(r.layout.dir, labelName)) {
-		return r.s.fail("restore", relight.CodeVerification, "use another snapshot", "snapshot %s lacks pg_control or backup_label", r.man.ID)
-	}
-	return r.seal(ctx, *control)
+	return control, err
 }
 
 func (r *restore) addDir(e repo.Entry) error {
@@ -203,7 +213,7 @@ func (r *restore) addFile(ctx context.Context, e repo.Entry, path string) (err e
 }
 
 // seal makes everything durable and then, only then, puts pg_control in place.
-func (r *restore) seal(ctx context.Context, e repo.Entry) error {
+func (r *restore) seal(ctx context.Context, e repo.Entry, disks fileSystems) error {
 	if err := r.dropResidue(); err != nil {
 		return err
 	}
@@ -217,10 +227,8 @@ func (r *restore) seal(ctx context.Context, e repo.Entry) error {
 	if err := r.addFile(ctx, e, temp); err != nil {
 		return err
 	}
-	for _, p := range append([]string{r.layout.dir}, r.spaceDirs()...) {
-		if err := r.disk.SyncFS(p); err != nil {
-			return err
-		}
+	if err := disks.Sync(); err != nil {
+		return err
 	}
 	r.out.Files, r.out.Bytes = r.layout.files, r.layout.bytes
 	if err := r.disk.Rename(temp, filepath.Join(r.layout.dir, controlName)); err != nil {

@@ -27,8 +27,8 @@ import (
 // targetModel is the model of a disk that loses power, as a restore sees it.
 type targetModel struct{ *power.Disk }
 
-func (d targetModel) Mkdir(path string) error { return d.Disk.Mkdir(path, 0o700) }
-func (d targetModel) SyncFS(string) error     { return d.Disk.SyncFS() }
+func (d targetModel) Mkdir(path string) error         { return d.Disk.Mkdir(path, 0o700) }
+func (d targetModel) OpenFS(string) (targetFS, error) { return d.Disk.OpenFS(), nil }
 
 func (d targetModel) Move(from, to string) error {
 	err := d.Place(from, to)
@@ -478,6 +478,28 @@ func TestRestoreFaultsAtEveryCall(t *testing.T) {
 				check(t, os.RemoveAll(g.base))
 			}
 		}
+	}
+}
+
+// What is written fails behind the restore's back, after each of its writes in turn, and somebody else is told: it is an error all the same.
+func TestRestoreHearsOfEveryFailedWrite(t *testing.T) {
+	exhaustive(t)
+	w := newTargets(t)
+	whole := newTarget(t, w, outdated)
+	check(t, whole.restore())
+	for i, call := range whole.disk.Calls() {
+		if !strings.HasPrefix(call, "write") {
+			continue
+		}
+		g := newTarget(t, w, outdated)
+		g.disk.Faults[i+1] = power.Fault{Err: syscall.EIO, Late: true}
+		if err := g.restore(); !errors.Is(err, syscall.EIO) {
+			t.Errorf("call %d (about %s): %v", i+1, call, err)
+		}
+		if err := g.finished(); err != nil {
+			t.Errorf("call %d (about %s): %v", i+1, call, err)
+		}
+		check(t, os.RemoveAll(g.base))
 	}
 }
 
