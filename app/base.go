@@ -172,7 +172,7 @@ func (t baseBackup) from(ctx context.Context, s *postgres.Store, m *repo.Meta, n
 		return relight.Snapshot{}, err
 	}
 	defer func() { _ = lock.Unlock() }()
-	err = m.Hold(ctx, "backup/"+name, backupTTL, true, func(ctx context.Context, l *repo.Lease) error {
+	err = m.Hold(ctx, "backup/"+name, backupTTL, repo.ForOtherHosts, func(ctx context.Context, l *repo.Lease) error {
 		out, err = t.under(ctx, l, s, m, name)
 		return err
 	})

@@ -11,6 +11,7 @@ import (
 
 	"github.com/toolboxai/relight"
 	"github.com/toolboxai/relight/action"
+	"github.com/toolboxai/relight/estate"
 	"github.com/toolboxai/relight/host"
 	"github.com/toolboxai/relight/journal"
 	"github.com/toolboxai/relight/repo"
@@ -44,7 +45,7 @@ func (a *App) guard(ctx context.Context, run relight.RunID, target string) (*gua
 	if !ok {
 		return nil, nil
 	}
-	lock, err := a.lock("run-"+target, "destructive work on "+target)
+	lock, err := a.lock(runLock(target), "destructive work on "+target)
 	if err != nil {
 		return nil, err
 	}
@@ -62,6 +63,17 @@ func (a *App) guard(ctx context.Context, run relight.RunID, target string) (*gua
 	return g, nil
 }
 
+func runLock(target string) string { return "run-" + target }
+
+// recovering tells whether a process of this host has the right to destroy a store, as it does while a run recovers it.
+func (a *App) recovering(e *estate.Estate, target string) bool {
+	held, err := host.Locked(lockFile(e, runLock(target)))
+	if err != nil {
+		a.o.Log.Warn("whether a run recovers the store is not known", "store", target, "error", err)
+	}
+	return held
+}
+
 // guardIn takes the lease in one repository, and holds it until holding ends.
 func (a *App) guardIn(ctx, holding context.Context, g *guard, repository, target string) error {
 	m, err := a.Repository(ctx, repository)
@@ -77,7 +89,7 @@ func (a *App) guardIn(ctx, holding context.Context, g *guard, repository, target
 	got := make(chan error, 2)
 	g.leases.Go(func() {
 		held := false
-		err := m.Hold(holding, "run/"+target, runTTL, true, func(work context.Context, _ *repo.Lease) error {
+		err := m.Hold(holding, "run/"+target, runTTL, repo.ForOtherHosts, func(work context.Context, _ *repo.Lease) error {
 			held = true
 			got <- nil
 			<-work.Done()

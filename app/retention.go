@@ -84,7 +84,7 @@ func (a *App) pruneIn(ctx context.Context, m *repo.Meta, o repo.PruneOptions) (r
 		return repo.Pruned{}, err
 	}
 	defer func() { _ = lock.Unlock() }()
-	o.SameHost = true
+	o.Waiting = repo.ForOtherHosts
 	return m.Prune(ctx, o)
 }
 
@@ -97,7 +97,11 @@ func (a *App) lock(name, what string) (*host.FileLock, error) {
 	if err := os.MkdirAll(stateFile(e, "locks"), 0o755); err != nil {
 		return nil, fmt.Errorf("lock for %s: %w", what, err)
 	}
-	return host.Lock(stateFile(e, "locks", strings.ReplaceAll(name, string(os.PathSeparator), "_")+".lock"), what, a.o.Now)
+	return host.Lock(lockFile(e, name), what, a.o.Now)
+}
+
+func lockFile(e *estate.Estate, name string) string {
+	return stateFile(e, "locks", strings.ReplaceAll(name, string(os.PathSeparator), "_")+".lock")
 }
 
 func (a *App) planPrune(ctx context.Context, env action.Env, in pruneInput) (action.Blast, error) {

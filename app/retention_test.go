@@ -93,7 +93,7 @@ func TestTwoBackupsNeverRunAtOnce(t *testing.T) {
 	_, err = m.Acquire(t.Context(), "backup/main", time.Hour)
 	ok(t, err)
 	taken := false
-	ok(t, m.Hold(t.Context(), "backup/main", time.Hour, true, func(context.Context, *repo.Lease) error { taken = true; return nil }))
+	ok(t, m.Hold(t.Context(), "backup/main", time.Hour, repo.ForOtherHosts, func(context.Context, *repo.Lease) error { taken = true; return nil }))
 	if !taken {
 		t.Fatal("the lease was not taken over")
 	}

@@ -191,3 +191,29 @@ func TestRealPathAndFileSystem(t *testing.T) {
 		t.Errorf("/proc is on %d as %s, %v", other, dir, err)
 	}
 }
+
+// Whether a lock is taken is told without taking it.
+func TestLocked(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "x.lock")
+	locked := func(want bool) {
+		t.Helper()
+		if is, err := host.Locked(path); err != nil || is != want {
+			t.Errorf("%v, %v, want %v", is, err, want)
+		}
+	}
+	locked(false)
+	l, err := host.Lock(path, "a test", time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	locked(true)
+	if err := l.Unlock(); err != nil {
+		t.Fatal(err)
+	}
+	locked(false)
+	if err := os.WriteFile(path, []byte(`{"pid":999999999,"what":"of a process that died"}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	locked(false)
+}

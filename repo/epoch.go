@@ -11,6 +11,7 @@ import (
 	"io"
 	"strconv"
 	"strings"
+	"time"
 
 	"filippo.io/age"
 	"github.com/toolboxai/relight/blob"
@@ -183,15 +184,14 @@ func (m *Meta) checkEpochs(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	newest := 0
 	for n, r := range records {
-		newest = max(newest, n)
 		e := m.keys.epochs[n]
 		if e != nil && (e.dataR.text != r.DataRecipient || e.metaR.text != r.MetaRecipient) {
 			return usage("open repository", m.storage.String(), "write the host's credential anew with relight key enrol",
 				"the keys of epoch %d at hand are not those that the authority announced", n)
 		}
 	}
+	newest := newestOf(records)
 	m.newestEpoch = newest
 	if newest > m.keys.current {
 		m.log.WarnContext(ctx, "a newer key epoch is open; refresh this credential", "repository", m.name, "epoch", newest, "credential", m.keys.current)
@@ -199,6 +199,22 @@ func (m *Meta) checkEpochs(ctx context.Context) error {
 	return nil
 }
 
-// NewestEpoch is the newest key epoch that the authority announced. A keyring whose Epoch is older still
+func newestOf(records map[int]epochRecord) (newest int) {
+	for n := range records {
+		newest = max(newest, n)
+	}
+	return newest
+}
+
+// LookAgain looks who may sign by now, and which is the newest key epoch that the authority has announced.
+func (m *Meta) LookAgain(ctx context.Context) (epoch int, err error) {
+	if _, err := m.freshTrust(ctx, time.Second); err != nil {
+		return 0, err
+	}
+	records, err := readEpochs(ctx, m.storage, m.desc)
+	return newestOf(records), err
+}
+
+// NewestEpoch is the newest key epoch that the authority had announced when the repository was opened. A keyring whose Epoch is older still
 // writes, and what it writes can be read by recovery keys that were removed since.
 func (m *Meta) NewestEpoch() int { return m.newestEpoch }

@@ -13,6 +13,8 @@ var (
 	ErrConflict = errors.New("conflict")
 	// ErrRefused says that an object is not trusted: unsigned, foreign, revoked or renamed.
 	ErrRefused = errors.New("refused")
+	// errRevoked is ErrRefused of an object whose host was revoked: whose it was is known.
+	errRevoked = fmt.Errorf("%w", ErrRefused)
 	// ErrCorrupt says that an object is damaged, or missing although a signed record refers to it.
 	ErrCorrupt = errors.New("damaged")
 )
@@ -20,6 +22,11 @@ var (
 // refused names an object that is not trusted.
 func refused(name, format string, a ...any) error {
 	return fmt.Errorf("object %s %w: %s", name, ErrRefused, fmt.Sprintf(format, a...))
+}
+
+// revoked names an object that is not trusted any more, because its host is not.
+func revoked(name, format string, a ...any) error {
+	return fmt.Errorf("object %s %w: %s", name, errRevoked, fmt.Sprintf(format, a...))
 }
 
 // corrupt names an object that is damaged. The cause is printed and not wrapped: what lies below may say

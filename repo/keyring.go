@@ -113,6 +113,14 @@ func (k *Keyring) Host() string { return k.host }
 // Epoch is the epoch in which k writes.
 func (k *Keyring) Epoch() int { return k.current }
 
+// Same says whether o holds the same keys: it signs alike, and opens the same epochs.
+func (k *Keyring) Same(o *Keyring) bool {
+	if k.repository != o.repository || k.host != o.host || k.CanRead() != o.CanRead() || !bytes.Equal(k.signer, o.signer) {
+		return false
+	}
+	return slices.Equal(k.epochList(), o.epochList())
+}
+
 // Repository is the id of the repository that the keys belong to.
 func (k *Keyring) Repository() string { return k.repository }
 

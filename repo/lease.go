@@ -61,16 +61,25 @@ func leaseName(what string, epoch int64) string {
 
 func beatName(what string, epoch int64) string { return leaseName(what, epoch) + beatSuffix }
 
+// Waiting says whose lease is waited for before it is taken over.
+type Waiting int
+
+// Whose.
+const (
+	ForAnybody    Waiting = iota
+	ForOtherHosts         // the caller has made sure, by a kernel lock, that no other process of this host holds it
+	ForNobody             // whoever holds it is to lose it: he notices at his next heartbeat
+)
+
 // Acquire takes the lease of what, a name that may contain slashes. A lease whose holder is silent is taken
 // over after the holder's TTL, for which Acquire waits; one whose holder is alive is an error with
 // CodeLeaseHeld that names it.
 func (m *Meta) Acquire(ctx context.Context, what string, ttl time.Duration) (*Lease, error) {
-	return m.acquire(ctx, what, ttl, false)
+	return m.acquire(ctx, what, ttl, ForAnybody)
 }
 
-// acquire is Acquire. With sameHost the caller has made sure, by a kernel lock, that no other process of this host holds the
-// lease: one that this host left behind is then taken over without waiting.
-func (m *Meta) acquire(ctx context.Context, what string, ttl time.Duration, sameHost bool) (*Lease, error) {
+// acquire is Acquire, which waits for whom it is told to.
+func (m *Meta) acquire(ctx context.Context, what string, ttl time.Duration, wait Waiting) (*Lease, error) {
 	if err := validName("lease", what); err != nil {
 		return nil, err
 	}
@@ -82,8 +91,8 @@ func (m *Meta) acquire(ctx context.Context, what string, ttl time.Duration, same
 		if err != nil {
 			return nil, err
 		}
-		if newest > 0 {
-			err = m.awaitSilence(ctx, what, newest, sameHost)
+		if newest > 0 && wait != ForNobody {
+			err = m.awaitSilence(ctx, what, newest, wait == ForOtherHosts)
 		}
 		if errors.Is(err, blob.ErrNotFound) {
 			continue // others took and left it meanwhile, and cleared it away
@@ -131,6 +140,10 @@ func (m *Meta) leaseObjects(ctx context.Context, what string, fn func(name strin
 func (m *Meta) awaitSilence(ctx context.Context, what string, epoch int64, sameHost bool) error {
 	held := leaseRecord{Host: "unknown", At: m.now()}
 	signed, err := m.getSigned(ctx, "lease", leaseName(what, epoch), &held)
+	if errors.Is(err, errRevoked) { // it stops by itself as soon as it notices
+		err = signed.decode(&held)
+		held.TTL = trustAge
+	}
 	if unreadable(err) {
 		// A damaged or forged lease must not hold for ever. Nobody knows its TTL: the longest there is will do.
 		m.log.WarnContext(ctx, "a lease cannot be read; it is waited out", "lease", what, "err", err)
@@ -188,10 +201,31 @@ func (m *Meta) readBeat(ctx context.Context, what string, epoch int64) (leaseBea
 	return b, nil
 }
 
+// heldBy is ErrLeaseHeld with the name of who holds it.
+type heldBy struct {
+	host  string
+	since time.Time
+}
+
+// Error says who holds the lease.
+func (e heldBy) Error() string {
+	return fmt.Sprintf("%s by host %s since %s", ErrLeaseHeld, e.host, e.since.Format(time.RFC3339))
+}
+
+// Unwrap gives ErrLeaseHeld.
+func (heldBy) Unwrap() error { return ErrLeaseHeld }
+
+// Holder is the host that err names as the holder of a lease; "" when err tells of none.
+func Holder(err error) string {
+	var held heldBy
+	_ = errors.As(err, &held)
+	return held.host
+}
+
 func heldError(what string, held leaseRecord) error {
 	return &relight.Error{
 		Op: "acquire lease", Subject: what, Code: relight.CodeLeaseHeld,
-		Err:  fmt.Errorf("%w by host %s since %s", ErrLeaseHeld, held.Host, held.At.Format(time.RFC3339)),
+		Err:  heldBy{host: held.Host, since: held.At},
 		Hint: "wait for it to finish; when its host is dead the lease ends by itself within " + held.TTL.String(),
 	}
 }
@@ -205,7 +239,7 @@ func (m *Meta) takeLease(ctx context.Context, what string, epoch int64, ttl time
 	r := leaseRecord{What: what, Epoch: epoch, Host: m.keys.host, TTL: ttl, At: before.UTC().Round(0), Nonce: nonce}
 	err = m.putSigned(ctx, "lease", leaseName(what, epoch), r, sealedMeta)
 	if errors.Is(err, blob.ErrExists) {
-		return nil, m.heldBy(ctx, what, epoch)
+		return nil, m.holderOf(ctx, what, epoch)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("acquire lease %s: %w", what, err)
@@ -227,7 +261,7 @@ func (m *Meta) takeLease(ctx context.Context, what string, epoch int64, ttl time
 	}
 	if newest != epoch {
 		m.removeQuietly(ctx, leaseName(what, epoch))
-		return nil, m.heldBy(ctx, what, newest)
+		return nil, m.holderOf(ctx, what, newest)
 	}
 	for _, name := range former { // the newest always stays, so no epoch is ever given twice
 		m.removeQuietly(ctx, name)
@@ -235,8 +269,8 @@ func (m *Meta) takeLease(ctx context.Context, what string, epoch int64, ttl time
 	return &Lease{m: m, what: what, epoch: epoch, ttl: ttl, last: before}, nil
 }
 
-// heldBy names the holder of an epoch as far as it can be read.
-func (m *Meta) heldBy(ctx context.Context, what string, epoch int64) error {
+// holderOf names the holder of an epoch as far as it can be read.
+func (m *Meta) holderOf(ctx context.Context, what string, epoch int64) error {
 	held := leaseRecord{Host: "unknown", At: m.now()}
 	_, err := m.getSigned(ctx, "lease", leaseName(what, epoch), &held)
 	if err != nil && !errors.Is(err, blob.ErrNotFound) && !unreadable(err) {
@@ -277,6 +311,9 @@ func (l *Lease) Renew(ctx context.Context) error {
 
 func (l *Lease) put(ctx context.Context, b leaseBeat) error {
 	name := beatName(l.what, l.epoch)
+	if err := l.m.maySign(ctx, name); err != nil {
+		return err
+	}
 	signed, err := l.m.keys.sign("beat", name, l.m.now(), b)
 	if err != nil {
 		return err

@@ -8,10 +8,9 @@ import (
 )
 
 // Hold runs fn while the lease of what is held, and renews it meanwhile. fn's context ends when the lease is lost; the error then
-// says so. sameHost is for callers who hold a kernel lock that keeps every other process of this host out: they need
-// not wait for a lease that a dead process of the host left behind.
-func (m *Meta) Hold(ctx context.Context, what string, ttl time.Duration, sameHost bool, fn func(ctx context.Context, l *Lease) error) error {
-	l, err := m.acquire(ctx, what, ttl, sameHost)
+// says so.
+func (m *Meta) Hold(ctx context.Context, what string, ttl time.Duration, wait Waiting, fn func(ctx context.Context, l *Lease) error) error {
+	l, err := m.acquire(ctx, what, ttl, wait)
 	if err != nil {
 		return err
 	}
@@ -25,13 +24,22 @@ func (m *Meta) Hold(ctx context.Context, what string, ttl time.Duration, sameHos
 	lost := context.Cause(work)
 	cancel(nil)
 	<-renewed
-	if rerr := l.Release(context.WithoutCancel(ctx)); rerr != nil {
+	if rerr := l.leave(ctx); rerr != nil {
 		m.log.WarnContext(ctx, "lease is not released, and ends by itself", "lease", what, "err", rerr)
 	}
 	if err != nil && errors.Is(lost, ErrLeaseHeld) {
 		return fmt.Errorf("%w: %w", err, lost)
 	}
 	return err
+}
+
+// leaveWithin is how long a storage that is away may keep somebody from ending: the lease then ends by itself.
+const leaveWithin = 5 * time.Second
+
+func (l *Lease) leave(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveWithin)
+	defer cancel()
+	return l.Release(ctx)
 }
 
 // renewEvery is often enough that another host soon sees that the holder lives.

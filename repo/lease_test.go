@@ -204,7 +204,7 @@ func TestHoldRenewsAndTellsOfLoss(t *testing.T) {
 	t.Parallel()
 	st := newStand(t)
 	m := st.writer(st.s)
-	err := m.Hold(t.Context(), "run/main", 30*time.Millisecond, false, func(ctx context.Context, l *Lease) error {
+	err := m.Hold(t.Context(), "run/main", 30*time.Millisecond, ForAnybody, func(ctx context.Context, l *Lease) error {
 		for range 3 { // it is renewed: the beat goes on
 			before := must(m.readBeat(ctx, "run/main", l.Epoch()))(t)
 			for must(m.readBeat(ctx, "run/main", l.Epoch()))(t).Beat == before.Beat {

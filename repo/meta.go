@@ -174,11 +174,11 @@ func (m *Meta) putOnce(ctx context.Context, kind, name string, payload any, seal
 }
 
 // getSigned reads a record, verifies its name, its signer and its signature, and decodes its payload. An
-// error that wraps blob.ErrNotFound means that the object is proven absent.
+// error that wraps blob.ErrNotFound means that the object is proven absent; with errRevoked, it is what its host had signed.
 func (m *Meta) getSigned(ctx context.Context, kind, name string, into any) (Signed, error) {
 	s, err := m.getVerified(ctx, kind, name)
 	if err != nil {
-		return Signed{}, err
+		return s, err
 	}
 	return s, s.decode(into)
 }
@@ -196,10 +196,11 @@ func (m *Meta) getVerified(ctx context.Context, kind, name string) (Signed, erro
 	if err != nil {
 		return Signed{}, err
 	}
-	if _, err := m.verifySigner(ctx, s); err != nil {
+	_, err = m.verifySigner(ctx, s)
+	if err != nil && !errors.Is(err, errRevoked) {
 		return Signed{}, err
 	}
-	return s, nil
+	return s, err
 }
 
 func (m *Meta) openBytes(name string, raw []byte, s seal) ([]byte, error) {

@@ -29,7 +29,7 @@ type PruneOptions struct {
 	Grace       time.Duration       // what was marked is deleted after that; 0: DefaultGrace
 	Abandoned   time.Duration       // a backup registered that long ago is taken for dead; 0: DefaultAbandoned
 	DropRefused bool                // remove snapshots whose manifests are refused or damaged, instead of stopping at them
-	SameHost    bool                // the caller holds a kernel lock that no other process of this host holds
+	Waiting     Waiting             // for the lease of another run
 	Progress    func(relight.Progress)
 }
 
@@ -89,7 +89,7 @@ func (m *Meta) Prune(ctx context.Context, o PruneOptions) (Pruned, error) {
 			"the keys at hand may not remove anything from this repository")
 	}
 	var out Pruned
-	err := m.Hold(ctx, pruneLease, pruneTTL, o.SameHost, func(ctx context.Context, l *Lease) error {
+	err := m.Hold(ctx, pruneLease, pruneTTL, o.Waiting, func(ctx context.Context, l *Lease) error {
 		p := &pruner{m: m, o: o.filled(), now: m.now(), lease: l}
 		err := p.run(ctx)
 		out = p.out

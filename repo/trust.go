@@ -203,17 +203,20 @@ func (m *Meta) checkRevoked(ctx context.Context, t *trust, s Signed, id string) 
 		return nil
 	}
 	if r.Keep.IsZero() || !s.At.Before(r.Keep) {
-		return refused(s.Name, "host %s is revoked (%s)", s.Signer, r.Why)
+		return revoked(s.Name, "host %s is revoked (%s)", s.Signer, r.Why)
 	}
 	info, err := m.storage.Stat(ctx, s.Name)
 	if err != nil {
 		return fmt.Errorf("verify %s: %w", s.Name, notAbsent(err))
 	}
 	if info.Modified.IsZero() || !info.Modified.Before(r.Keep) {
-		return refused(s.Name, "host %s is revoked, and the storage received the object at or after %s", s.Signer, r.Keep.Format(time.RFC3339))
+		return revoked(s.Name, "host %s is revoked, and the storage received the object at or after %s", s.Signer, r.Keep.Format(time.RFC3339))
 	}
 	return nil
 }
+
+// MaySign says why what these keys sign would not count; nil when it would. That the host is revoked wraps ErrRefused.
+func (m *Meta) MaySign(ctx context.Context) error { return m.maySign(ctx, "repository "+m.name) }
 
 // maySign refuses to write in the name of a host that nobody would believe.
 func (m *Meta) maySign(ctx context.Context, name string) error {
@@ -229,9 +232,9 @@ func (m *Meta) maySign(ctx context.Context, name string) error {
 		return fmt.Errorf("sign %s: %w", name, err)
 	}
 	id := m.keys.host + "-" + keyID(pub)
-	_, revoked := t.revoked[id]
-	if revoked || t.broken[id] != nil {
-		return usage("write", name, "enrol the host anew with relight key enrol", "host %s is revoked", m.keys.host)
+	r, gone := t.revoked[id]
+	if gone || t.broken[id] != nil {
+		return usage("write", name, "enrol the host anew with relight key enrol", "%w: host %s is revoked (%s)", ErrRefused, m.keys.host, r.Why)
 	}
 	if !slices.ContainsFunc(t.keys[m.keys.host], func(e Enrolment) bool { return bytes.Equal(e.Key, pub) }) {
 		return usage("write", name, "enrol the host with relight key enrol", "host %s is not enrolled", m.keys.host)

@@ -30,8 +30,8 @@ func (s *sink) checkCluster(ctx context.Context, k WALKey) error {
 	if err != nil {
 		return err
 	}
-	if n == 0 {
-		if err := s.m.putCluster(ctx, k.Store, 1, cluster{System: k.System}); err != nil && !errors.Is(err, blob.ErrExists) {
+	if c.System == 0 {
+		if err := s.m.putCluster(ctx, k.Store, n+1, cluster{System: k.System}); err != nil && !errors.Is(err, blob.ErrExists) {
 			return err
 		}
 		if n, c, err = s.m.cluster(ctx, k.Store); err != nil {
@@ -77,6 +77,7 @@ func (m *Meta) putCluster(ctx context.Context, store string, n int, c cluster) e
 
 func clusterPrefix(store string) string { return walPrefix(store) + "system." }
 
+// cluster gives the number of the newest record, and the newest one that counts. What a revoked host said does not: whoever writes next decides anew.
 func (m *Meta) cluster(ctx context.Context, store string) (int, cluster, error) {
 	newest := 0
 	err := m.storage.List(ctx, clusterPrefix(store), func(i blob.Info) error {
@@ -88,12 +89,16 @@ func (m *Meta) cluster(ctx context.Context, store string) (int, cluster, error) 
 	if err != nil {
 		return 0, cluster{}, fmt.Errorf("find the cluster of store %s: %w", store, notAbsent(err))
 	}
-	if newest == 0 {
-		return 0, cluster{}, nil
+	for n := newest; n > 0; n-- {
+		var c cluster
+		_, err := m.getSigned(ctx, "cluster", clusterPrefix(store)+strconv.Itoa(n), &c)
+		if errors.Is(err, errRevoked) {
+			continue
+		}
+		if err != nil {
+			return 0, cluster{}, fmt.Errorf("find the cluster of store %s: %w", store, notAbsent(err))
+		}
+		return newest, c, nil
 	}
-	var c cluster
-	if _, err := m.getSigned(ctx, "cluster", clusterPrefix(store)+strconv.Itoa(newest), &c); err != nil {
-		return 0, cluster{}, fmt.Errorf("find the cluster of store %s: %w", store, notAbsent(err))
-	}
-	return newest, c, nil
+	return newest, cluster{}, nil
 }

@@ -88,6 +88,9 @@ func (s *sink) check(ctx context.Context, w walName, sc *Sidecar) error {
 	if err := w.checkSidecar(trial); err != nil {
 		return fmt.Errorf("put %s: its sidecar does not fit: %w", w.base(), err)
 	}
+	if err := s.m.maySign(ctx, w.sidecar()); err != nil { // before the body, which nobody signs
+		return err
+	}
 	return s.checkCluster(ctx, w.WALKey)
 }
 
@@ -165,6 +168,9 @@ func (s *sink) Gap(ctx context.Context, k WALKey, g relight.Gap) error {
 
 // SweepLive implements Sink.
 func (s *sink) SweepLive(ctx context.Context, k WALKey) error {
+	if err := s.m.maySign(ctx, k.prefix()+"live/"); err != nil {
+		return err
+	}
 	underWay, end := s.m.live.sweep()
 	defer end()
 	l, err := s.m.listWAL(ctx, k.prefix()+"live/")
