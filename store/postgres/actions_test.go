@@ -11,6 +11,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -259,11 +260,11 @@ func TestEvidenceIsTheWholeDirectory(t *testing.T) {
 	}
 	var kept Evidence
 	text, err := os.ReadFile(e.Path + ".json")
-	if err != nil || json.Unmarshal(text, &kept) != nil || kept != e {
+	if err != nil || json.Unmarshal(text, &kept) != nil || !reflect.DeepEqual(kept, e) {
 		t.Fatalf("%+v %v", kept, err)
 	}
 	p, err := reportSince[Evidence](dir, evidenceName+".json", moment)
-	if err != nil || p.State != action.Done || p.Out.(Evidence) != e {
+	if err != nil || p.State != action.Done || !reflect.DeepEqual(p.Out, e) {
 		t.Fatalf("%+v %v", p, err)
 	}
 }

@@ -27,18 +27,20 @@ type Evidence struct {
 	Bytes  int64  `json:"bytes"`
 	BLAKE3 string `json:"blake3"`
 	Files  int64  `json:"files"`
+	// Missing are tablespaces, or a directory of log, that a link leads to and that could not be found: their disk is lost, perhaps.
+	Missing []string `json:"missing,omitempty"`
 }
 
 // evidenceName is how the copies of the seed's runbook are named.
 const evidenceName = "corrupted-20060102-150405.tar.gz"
 
-// KeepEvidence packs the data directory of a stopped server into dir, as corrupted-YYYYMMDD-HHMMSS.tar.gz with its digest beside it. It is refused
-// beforehand when space is short. The source is only read.
+// KeepEvidence packs the data directory of a stopped server, with its tablespaces, into dir, as corrupted-YYYYMMDD-HHMMSS.tar.gz with its digest beside it. It is
+// refused beforehand when space is short. The source is only read.
 func (s *Store) KeepEvidence(ctx context.Context, data, dir string, progress func(relight.Progress)) (Evidence, error) {
 	if pid, err := running(data); err != nil || pid != 0 {
 		return Evidence{}, errors.Join(err, s.fail("keep evidence of", relight.CodeUsage, "stop the server first", "process %d works in %s", pid, data))
 	}
-	size, err := treeSize(data)
+	src, err := evidenceOf(data)
 	if err != nil {
 		return Evidence{}, s.fail("keep evidence of", relight.CodeFailed, "run relight as root or as the owner of the data", "%w", err)
 	}
@@ -48,11 +50,11 @@ func (s *Store) KeepEvidence(ctx context.Context, data, dir string, progress fun
 	if err := dropPartials(dir); err != nil {
 		return Evidence{}, fmt.Errorf("keep evidence of store %s: %w", s.c.Name, err)
 	}
-	if err := s.roomFor(size, dir); err != nil {
+	if err := s.roomFor(src.size, dir); err != nil {
 		return Evidence{}, err
 	}
 	path := filepath.Join(dir, s.now().UTC().Format(evidenceName))
-	e, err := s.packEvidence(ctx, data, path, size, progress)
+	e, err := packEvidence(ctx, src, path, progress)
 	if err != nil {
 		return Evidence{}, fmt.Errorf("keep evidence of store %s: %w", s.c.Name, err)
 	}
@@ -74,20 +76,24 @@ func (s *Store) roomFor(size int64, dir string) error {
 
 // packEvidence writes under a temporary name, so that a copy that is there is whole. Its report comes first: a copy without one would be made again by
 // whoever takes over, and a report without its copy says nothing to the probe.
-func (s *Store) packEvidence(ctx context.Context, data, path string, size int64, progress func(relight.Progress)) (Evidence, error) {
+func packEvidence(ctx context.Context, src evidenceSource, path string, progress func(relight.Progress)) (Evidence, error) {
 	f, err := openPartial(path + ".partial")
 	if err != nil {
 		return Evidence{}, err
 	}
 	defer func() { _ = os.Remove(path + ".partial") }() // it is gone once renamed
 	sum := blake3.New()
-	e := Evidence{Path: path}
+	e := Evidence{Path: path, Missing: src.missing}
 	zip, err := gzip.NewWriterLevel(io.MultiWriter(f, sum), gzip.BestSpeed)
 	if err != nil {
 		return Evidence{}, errors.Join(err, f.Close())
 	}
-	p := &evidencePacker{ctx: ctx, root: data, out: tar.NewWriter(zip), size: size, progress: progress}
-	err = filepath.WalkDir(data, p.add)
+	p := &evidencePacker{ctx: ctx, out: tar.NewWriter(zip), size: src.size, progress: progress}
+	for _, t := range src.trees {
+		if err = filepath.WalkDir(t.dir, func(path string, d fs.DirEntry, err error) error { return p.add(t, path, d, err) }); err != nil {
+			break
+		}
+	}
 	err = errors.Join(err, p.out.Close(), zip.Close(), f.Sync())
 	info, serr := f.Stat()
 	if err := errors.Join(err, serr, f.Close()); err != nil {
@@ -137,10 +143,9 @@ func dropPartials(dir string) error {
 	return nil
 }
 
-// evidencePacker walks a data directory into a tar file.
+// evidencePacker walks what belongs to a cluster into a tar file.
 type evidencePacker struct {
 	ctx      context.Context // for the walk only, whose callback takes none
-	root     string
 	out      *tar.Writer
 	files    int64
 	done     int64
@@ -148,7 +153,7 @@ type evidencePacker struct {
 	progress func(relight.Progress)
 }
 
-func (p *evidencePacker) add(path string, d fs.DirEntry, err error) error {
+func (p *evidencePacker) add(t evidenceTree, path string, d fs.DirEntry, err error) error {
 	if err != nil {
 		return err
 	}
@@ -172,11 +177,11 @@ func (p *evidencePacker) add(path string, d fs.DirEntry, err error) error {
 	if err != nil {
 		return err
 	}
-	rel, err := filepath.Rel(p.root, path)
+	rel, err := filepath.Rel(t.dir, path)
 	if err != nil {
 		return err
 	}
-	h.Name = filepath.ToSlash(rel)
+	h.Name = filepath.ToSlash(filepath.Join(t.name, rel))
 	if err := p.out.WriteHeader(h); err != nil {
 		return err
 	}
