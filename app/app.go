@@ -75,6 +75,22 @@ func (a *App) Close() error {
 	return errors.Join(errs...)
 }
 
+// closeRepository closes a repository, which is opened with the keys that lie there when it is asked for again.
+func (a *App) closeRepository(name string) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var errs []error
+	if m, ok := a.repositories[name]; ok {
+		errs = append(errs, m.Close())
+	}
+	if r, ok := a.readers[name]; ok {
+		errs = append(errs, r.Meta().Close())
+	}
+	delete(a.repositories, name)
+	delete(a.readers, name)
+	return errors.Join(errs...)
+}
+
 // Actor is who is at the keyboard.
 func (a *App) Actor() string { return a.o.Actor }
 

@@ -46,20 +46,40 @@ func (a *App) Serve(ctx context.Context) error {
 		_, err = j.Append(ctx, relight.Event{Kind: kind, Actor: "relight serve", Data: b}, journal.Expect{})
 		return err
 	}
-	stores, err := a.protected(ctx, e, record)
-	if err != nil {
-		return err
-	}
 	if err := record(ctx, "protection.started", map[string]any{"pid": os.Getpid()}); err != nil {
 		return err
 	}
-	tasks, err := a.tasks(ctx, e)
-	if err != nil {
-		return err
+	for again := true; again; {
+		if again, err = a.protect(ctx, e, record); err != nil {
+			return err
+		}
 	}
-	coordinator.New(coordinator.Options{Stores: stores, Tasks: tasks, Record: record, Log: a.o.Log, Now: a.o.Now,
-		Publish: func(s coordinator.Status) error { return publish(e, s) }}).Run(ctx)
 	return record(context.WithoutCancel(ctx), "protection.stopped", map[string]any{"pid": os.Getpid()})
+}
+
+// protect protects until ctx ends, or until it is to begin again with the keys that lie there now.
+func (a *App) protect(ctx context.Context, e *estate.Estate, record coordinator.Recorder) (again bool, err error) {
+	ctx, renew := context.WithCancelCause(ctx)
+	defer renew(nil)
+	p, err := a.protected(ctx, e, record)
+	if err != nil {
+		return false, err
+	}
+	keys, err := a.keyTasks(ctx, e, record, renew)
+	if err != nil {
+		return false, err
+	}
+	tasks, err := a.tasks(ctx, e, p)
+	if err != nil {
+		return false, err
+	}
+	coordinator.New(coordinator.Options{Stores: p.stores, Tasks: append(tasks, keys...), Record: record, Log: a.o.Log, Now: a.o.Now,
+		Publish: func(s coordinator.Status) error { return publish(e, s) }}).Run(ctx)
+	var r renewed
+	if !errors.As(context.Cause(ctx), &r) {
+		return false, nil
+	}
+	return true, a.closeRepository(r.repository)
 }
 
 // announce writes down which process serves, also when it was started by hand or by systemd.
@@ -105,33 +125,50 @@ func publish(e *estate.Estate, s coordinator.Status) error {
 	return os.Rename(next, statusFile(e))
 }
 
-func (a *App) protected(ctx context.Context, e *estate.Estate, record coordinator.Recorder) ([]coordinator.Store, error) {
-	var out []coordinator.Store
+// protecting is the stores of an estate with what protects them.
+type protecting struct {
+	stores []coordinator.Store
+	turns  map[string]*turn // by store
+}
+
+// keeps says whether this host keeps the estate: of several that protect it, the one that follows the first of its stores does.
+func (p protecting) keeps() bool {
+	for _, name := range slices.Sorted(maps.Keys(p.turns)) {
+		return p.turns[name].mine.Load()
+	}
+	return false
+}
+
+func (a *App) protected(ctx context.Context, e *estate.Estate, record coordinator.Recorder) (protecting, error) {
+	out := protecting{turns: map[string]*turn{}}
 	for _, s := range e.Stores {
+		t := &turn{store: s.Name, record: record, log: a.o.Log, now: a.o.Now, recovering: func() bool { return a.recovering(e, s.Name) }}
 		p := coordinator.Store{Name: s.Name, Schedule: schedule(s.Policy), PointEvery: s.MarkEvery}
 		pg, err := a.postgresStore(ctx, s)
 		if err != nil {
-			return nil, err
+			return out, err
 		}
 		p.Points = pointKeeper{a: a, store: pg, repositories: s.Repositories}
 		live := time.Second
-		for _, name := range s.Repositories {
+		for _, name := range slices.Sorted(slices.Values(s.Repositories)) { // in one order, so that two hosts do not hold half each
 			m, err := a.Repository(ctx, name)
 			if err != nil {
-				return nil, err
+				return out, err
 			}
+			t.metas = append(t.metas, m)
 			live = min(live, m.Descriptor().LiveEvery())
 			p.Repositories = append(p.Repositories, coordinator.Repository{Name: name, Sink: m.Sink(s.Name), Base: base{store: pg, meta: m, name: s.Name, lock: a.lock, full: s.FullBackup, now: a.o.Now, log: a.o.Log}})
 		}
 		receiver, err := a.receiver(ctx, e, s, live, record)
 		if err != nil {
-			return nil, err
+			return out, err
 		}
-		p.Follower, p.BaseTaken = receiver, receiver.BaseTaken
-		out = append(out, p)
+		t.inner = receiver
+		p.Follower, p.BaseTaken = t, receiver.BaseTaken
+		out.stores, out.turns[s.Name] = append(out.stores, p), t
 	}
-	if len(out) == 0 {
-		return nil, &relight.Error{Op: "serve", Code: relight.CodeUsage, Err: errors.New("the estate has no stores"), Hint: "describe one under `stores:` in relight.yaml"}
+	if len(out.stores) == 0 {
+		return out, &relight.Error{Op: "serve", Code: relight.CodeUsage, Err: errors.New("the estate has no stores"), Hint: "describe one under `stores:` in relight.yaml"}
 	}
 	return out, nil
 }
@@ -161,7 +198,7 @@ func (a *App) receiver(ctx context.Context, e *estate.Estate, s estate.Store, li
 }
 
 // tasks are what is done beside the stores: the estate and the journal with its anchors, sweeping.
-func (a *App) tasks(ctx context.Context, e *estate.Estate) ([]coordinator.Task, error) {
+func (a *App) tasks(ctx context.Context, e *estate.Estate, p protecting) ([]coordinator.Task, error) {
 	var out []coordinator.Task
 	for name := range e.Repositories {
 		m, err := a.Repository(ctx, name)
@@ -170,7 +207,12 @@ func (a *App) tasks(ctx context.Context, e *estate.Estate) ([]coordinator.Task, 
 		}
 		sweeps := &sweeper{m: m, stores: slices.Sorted(maps.Keys(e.Stores)), now: a.o.Now}
 		out = append(out,
-			coordinator.Task{Name: "keep the estate in " + name, Every: 5 * time.Second, Do: func(ctx context.Context) error { return a.keepEstate(ctx, m) }},
+			coordinator.Task{Name: "keep the estate in " + name, Every: 5 * time.Second, Do: func(ctx context.Context) error {
+				if !p.keeps() {
+					return nil
+				}
+				return a.keepEstate(ctx, m)
+			}},
 			coordinator.Task{Name: "keep the journal in " + name, Every: time.Minute, Last: true, Do: func(ctx context.Context) error { return a.keepJournalIn(ctx, m) }},
 			coordinator.Task{Name: "sweep superseded WAL in " + name, Every: 30 * time.Second, Do: sweeps.sweep})
 		out = append(out, a.pruneTask(e, m)...)

@@ -164,7 +164,7 @@ func (s *session) rotate(c *cobra.Command, m *repo.Meta, paths []string) error {
 		if err := made.Write(path); err != nil {
 			return err
 		}
-		s.say("%s: %s, with a new signing key; it writes in epoch %d from its next start on", path, made, k.Epoch())
+		s.say("%s: %s, with a new signing key; it writes in epoch %d from now on", path, made, k.Epoch())
 	}
 	s.say("test the offline key: relight repo key-test; refresh the other hosts' credentials: relight key refresh FILE")
 	return nil
@@ -210,7 +210,7 @@ func (s *session) keyRefresh() *cobra.Command {
 			if err := held.Write(args[0]); err != nil {
 				return err
 			}
-			s.say("%s writes in epoch %d from its next start on", args[0], m.Keyring().Epoch())
+			s.say("%s writes in epoch %d from now on", args[0], m.Keyring().Epoch())
 			return nil
 		})
 }

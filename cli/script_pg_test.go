@@ -36,7 +36,7 @@ func TestScriptPostgres(t *testing.T) {
 		return errors.Join(setup(e), os.Chmod(filepath.Dir(program), 0o755), os.Chmod(filepath.Dir(filepath.Dir(program)), 0o755))
 	}
 	p.Cmds["cluster"], p.Cmds["sql"], p.Cmds["single"], p.Cmds["tmpfs"] = cluster, ask, single, tmpfs
-	p.Cmds["scratch"], p.Cmds["demonstrates"] = scratch, demonstrates
+	p.Cmds["scratch"], p.Cmds["demonstrates"], p.Cmds["standby"] = scratch, demonstrates, standby
 	testscript.Run(t, p)
 }
 
@@ -82,42 +82,95 @@ func cluster(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("usage: cluster NAME")
 	}
 	name := args[0]
-	bin, err := pgtest.BinDir()
-	ts.Check(err)
+	root := room(ts, name)
+	data := filepath.Join(root, "db/main")
+	bin, owner := server(ts)
+	ts.Check(pgtest.MakeCluster(bin, owner, data))
+	appendTo(ts, filepath.Join(data, "postgresql.conf"), fmt.Sprintf(pgSettings, filepath.Join(root, "run")))
+	config := describe(ts, name)
+	for _, args := range [][]string{{"key", "generate", name + ".key"}, {"repo", "init", "--host", name, "--recipient", name + ".key"},
+		{"service", "start", "--service", "db"}, {"service", "wait", "--service", "db", "--timeout", "60s"}} {
+		ts.Check(ts.Exec("relight", append([]string{"--config", config}, args...)...))
+	}
+	ts.Setenv("RELIGHT_CONFIG", config)
+}
+
+// standby NAME OF makes a standby of the running cluster OF below $NAME, starts it, and describes it in NAME.yaml as another host that protects the same store in
+// OF's repository.
+func standby(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: standby NAME OF")
+	}
+	name, of := args[0], args[1]
+	root := room(ts, name)
+	data := filepath.Join(root, "db/main")
+	byServer(ts, "pg_basebackup", "-D", data, "-R", "-c", "fast", "--no-sync", "-h", filepath.Join(ts.Getenv(of), "run"), "-U", "postgres")
+	appendTo(ts, filepath.Join(data, "postgresql.conf"), fmt.Sprintf("unix_socket_directories = '%s'\n", filepath.Join(root, "run")))
+	config := describe(ts, name)
+	replace(ts, false, []string{config, root + "/vault", ts.Getenv(of) + "/vault"})
+	ts.Check(os.MkdirAll(ts.MkAbs("state-"+name+"/credentials"), 0o755))
+	for _, args := range [][]string{{"key", "enrol", name, "--identity", of + ".key", "--credential", "state-" + name + "/credentials/vault.json"},
+		{"service", "start", "--service", "db"}, {"service", "wait", "--service", "db", "--timeout", "60s"}} {
+		ts.Check(ts.Exec("relight", append([]string{"--config", config}, args...)...))
+	}
+}
+
+// room makes the directory $NAME of a cluster, with what its server needs.
+func room(ts *testscript.TestScript, name string) string {
 	root, err := os.MkdirTemp(pgtest.Place(), "rlcli") // beside the estate, on one file system
 	ts.Check(err)
 	ts.Defer(func() { ts.Check(os.RemoveAll(root)) })
 	ts.Check(os.Chmod(root, 0o755))
 	ts.Setenv(name, root)
-	owner := ""
 	for _, dir := range []string{"db", "run", "vault", "evidence", "sandbox"} {
 		ts.Check(os.Mkdir(filepath.Join(root, dir), 0o755))
 	}
 	if os.Geteuid() == 0 {
-		owner = "postgres"
+		uid, gid := postgresIDs(ts)
 		for _, dir := range []string{"db", "run"} {
-			uid, gid := postgresIDs(ts)
 			ts.Check(os.Chown(filepath.Join(root, dir), int(uid), int(gid)))
 		}
 	}
-	data := filepath.Join(root, "db/main")
-	ts.Check(pgtest.MakeCluster(bin, owner, data))
-	conf, err := os.OpenFile(filepath.Join(data, "postgresql.conf"), os.O_APPEND|os.O_WRONLY, 0)
+	return root
+}
+
+// server gives PostgreSQL's binaries, and who must run them: "" is the test's own user.
+func server(ts *testscript.TestScript) (bin, owner string) {
+	bin, err := pgtest.BinDir()
 	ts.Check(err)
-	_, err = fmt.Fprintf(conf, pgSettings, filepath.Join(root, "run"))
-	ts.Check(err)
-	ts.Check(conf.Close())
+	if os.Geteuid() == 0 {
+		owner = "postgres"
+	}
+	return bin, owner
+}
+
+// describe writes the estate of a cluster, and ends what runs of it when the script is over.
+func describe(ts *testscript.TestScript, name string) string {
+	root := ts.Getenv(name)
+	bin, owner := server(ts)
 	config := ts.MkAbs(name + ".yaml")
 	ts.Check(os.WriteFile(config, []byte(fmt.Sprintf(pgEstate, name, ts.Getenv("WORK"), root, bin, owner)), 0o644))
 	ts.Defer(func() {
 		stopAll(ts, config)
 		pgtest.Forget(root)
 	})
-	for _, args := range [][]string{{"key", "generate", name + ".key"}, {"repo", "init", "--host", name, "--recipient", name + ".key"},
-		{"service", "start", "--service", "db"}, {"service", "wait", "--service", "db", "--timeout", "60s"}} {
-		ts.Check(ts.Exec("relight", append([]string{"--config", config}, args...)...))
+	return config
+}
+
+// byServer runs one of PostgreSQL's programs as the server's user.
+func byServer(ts *testscript.TestScript, program string, args ...string) {
+	bin, err := pgtest.BinDir()
+	ts.Check(err)
+	if out, err := asServer(ts, filepath.Join(bin, program), args...).CombinedOutput(); err != nil {
+		ts.Fatalf("%s: %v: %s", program, err, out)
 	}
-	ts.Setenv("RELIGHT_CONFIG", config)
+}
+
+func appendTo(ts *testscript.TestScript, path, text string) {
+	f, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
+	ts.Check(err)
+	_, err = f.WriteString(text)
+	ts.Check(errors.Join(err, f.Close()))
 }
 
 // stopAll ends what runs of an estate when its script is over.

@@ -22,7 +22,8 @@ func (s *session) serveCommand() *cobra.Command {
 
 func (s *session) statusCommand() *cobra.Command {
 	return &cobra.Command{Use: "status", Short: "show what is protected now, and up to when", Args: cobra.NoArgs,
-		Long:    "Show what is protected now. Exit code 0 says that every store is; 6 that one is not.",
+		Long: "Show what is protected now. Exit code 0 says that every store is, by this host or, where this one stands by, by another that is at work;\n" +
+			"6 that one is not.",
 		Example: "  relight status\n  relight status --json", RunE: func(c *cobra.Command, _ []string) error { return s.status() }}
 }
 
@@ -69,6 +70,7 @@ func (s *session) unprotected(st coordinator.Status, names []string, running boo
 			out[name] = "protection has not reported yet"
 		case s.a.Now().Sub(st.At) > 10*time.Second:
 			out[name] = "protection has not reported since " + timeText(st.At)
+		case store.StandsBy != "" && store.Alarm == "": // the other host's heartbeat is there, and the repositories hear from it
 		default:
 			if ok, why := store.Protected(); !ok {
 				out[name] = why
@@ -98,7 +100,11 @@ func (s *session) statusTable(st coordinator.Status, names []string, unprotected
 			state = "NOT PROTECTED: " + why
 		}
 		store := st.Stores[name]
-		if store != nil && unprotected[name] == "" && store.Synchronous.State != "" {
+		switch {
+		case store == nil || unprotected[name] != "":
+		case store.StandsBy != "":
+			state = "stands by: host " + store.StandsBy + " protects it"
+		case store.Synchronous.State != "":
 			state += ", commits wait for it"
 		}
 		if store == nil {

@@ -23,7 +23,8 @@ type StoreStatus struct {
 	Written      relight.LSN                  `json:"written,omitempty"`
 	Spooled      relight.LSN                  `json:"spooled,omitempty"`
 	Alarm        string                       `json:"alarm,omitempty"`
-	Point        time.Time                    `json:"restore_point,omitzero"` // the newest of the coordinator's that every repository holds
+	StandsBy     string                       `json:"stands_by_for,omitempty"` // the host that protects the store in this one's place
+	Point        time.Time                    `json:"restore_point,omitzero"`  // the newest of the coordinator's that every repository holds
 	PointError   string                       `json:"restore_point_error,omitempty"`
 	Synchronous  store.Waited                 `json:"synchronous,omitzero"` // whether commits wait, where that was asked for
 	Repositories map[string]*RepositoryStatus `json:"repositories"`
@@ -44,6 +45,12 @@ type RepositoryStatus struct {
 
 // Protected says whether the store streams into every repository with a base backup on its timeline; if not, why.
 func (s *StoreStatus) Protected() (bool, string) {
+	if s.StandsBy != "" && s.Alarm != "" {
+		return false, "this host stands by, and host " + s.StandsBy + ", whose turn it is, does not do well: " + s.Alarm
+	}
+	if s.StandsBy != "" {
+		return false, "this host stands by: host " + s.StandsBy + " protects the store"
+	}
 	if s.Timeline == 0 && s.Alarm != "" {
 		return false, "no write-ahead log is streaming: " + s.Alarm
 	}
@@ -145,7 +152,7 @@ func (b *board) position(name string, p store.Position) {
 	if p.Timeline != f.Timeline || p.NeedBase.After(f.NeedBase) {
 		ring(&b.turn)
 		ring(&b.news)
-	} else if p.Alarm != f.Alarm || !maps.Equal(p.Durable, f.Durable) {
+	} else if p.Alarm != f.Alarm || p.StandsBy != f.StandsBy || !maps.Equal(p.Durable, f.Durable) {
 		ring(&b.news)
 	}
 	f.Position = p
@@ -154,7 +161,7 @@ func (b *board) position(name string, p store.Position) {
 	}
 	b.follow[name] = f
 	s := b.store(name)
-	s.Timeline, s.Written, s.Spooled, s.Alarm, s.Synchronous = p.Timeline, p.Written, p.Spooled, p.Alarm, p.Synchronous
+	s.Timeline, s.Written, s.Spooled, s.Alarm, s.StandsBy, s.Synchronous = p.Timeline, p.Written, p.Spooled, p.Alarm, p.StandsBy, p.Synchronous
 	for repository, lsn := range p.Durable {
 		r := b.repository(name, repository)
 		r.Durable, r.CoveredAt = lsn, p.Covered[repository].Time
@@ -168,7 +175,7 @@ func (b *board) followEnded(name string, err error) {
 	f := b.follow[name]
 	b.follow[name] = following{NeedBase: f.NeedBase}
 	s := b.store(name)
-	s.Timeline = 0
+	s.Timeline, s.StandsBy = 0, ""
 	if err != nil {
 		s.Alarm = relight.Told(err)
 	}

@@ -127,7 +127,7 @@ func (c *checking) attest(ctx context.Context) {
 	if len(c.bare) == 0 || !c.m.keys.CanWrite() {
 		return
 	}
-	err := c.m.Hold(ctx, pruneLease, pruneTTL, false, func(ctx context.Context, _ *Lease) error {
+	err := c.m.Hold(ctx, pruneLease, pruneTTL, ForAnybody, func(ctx context.Context, _ *Lease) error {
 		for _, name := range c.bare {
 			there, err := c.m.exists(ctx, name)
 			if err == nil && there {

@@ -55,6 +55,7 @@ type Position struct {
 	Durable  map[string]relight.LSN   // per repository
 	Covered  map[string]relight.Point // per repository: the latest server clock at which its WAL end was ≤ Durable
 	Alarm    string                   // "" when all is well; else what a person must know
+	StandsBy string                   // the host that follows in this one's place; "" when this one does
 	NeedBase time.Time                // when WAL was last found lost for good: a base backup older than this cannot reach beyond the gap
 
 	Synchronous Waited // whether commits wait for the follower; zero where that was not asked for
