@@ -43,7 +43,7 @@ func (a *App) cluster(ctx context.Context, name string) (postgres.Cluster, error
 		return postgres.Cluster{}, err
 	}
 	return postgres.Cluster{Store: pg, Data: s.Data, Owner: s.Owner, Evidence: s.Evidence, Objective: s.Objective, Repositories: s.Repositories,
-		Meta: a.Repository, Reader: a.Reader, Zone: e.Zone, ParseTime: func(text string) (time.Time, error) { return estate.ParseTime(text, e.Zone) }}, nil
+		Meta: a.Repository, Reader: a.Reader, Zone: e.Zone, Record: a.recordReleased, ParseTime: func(text string) (time.Time, error) { return estate.ParseTime(text, e.Zone) }}, nil
 }
 
 type repositoryChoice struct {
@@ -114,8 +114,8 @@ func (a *App) probeEstate(ctx context.Context, _ action.Env, in directoryInput) 
 
 func (a *App) backupActions() []action.Action {
 	return []action.Action{
-		action.Define(action.Spec[createInput, relight.Snapshot]{Name: "backup.create", Title: "take a base backup of a store now", Danger: action.None,
-			Example: "relight backup create --store main", Run: a.createBackup, Probe: a.probeBackup}),
+		action.Define(action.Spec[createInput, Created]{Name: "backup.create", Title: "take a base backup now: of one store, or of several with one instant for all of them", Danger: action.None,
+			Example: "relight backup create --store main\n  relight backup create --set before-release", Run: a.createBackup, Probe: a.probeBackup}),
 		action.Define(action.Spec[markInput, Marked]{Name: "backup.mark", Title: "set a named restore point and wait until it is durable", Danger: action.None,
 			Example: "relight backup mark --store main --name before-migration", Run: a.markPoint, Probe: a.probeMark}),
 		action.Define(action.Spec[listInput, BackupList]{Name: "backup.list", Title: "list snapshots, newest last", Danger: action.None,
@@ -129,62 +129,11 @@ func (a *App) backupActions() []action.Action {
 	}
 }
 
-type createInput struct {
-	Store      string `flag:"store" help:"the store; the only one when not given"`
-	Repository string `flag:"repository" help:"the repository; the store's first when not given"`
-	Kind       string `flag:"kind" help:"what to take; an incremental one reads every page too, and stores only what changed" default:"full" enum:"full,incremental"`
-}
-
-func (a *App) createBackup(ctx context.Context, env action.Env, in createInput) (relight.Snapshot, error) {
-	c, err := a.cluster(ctx, in.Store)
-	if err != nil {
-		return relight.Snapshot{}, err
-	}
-	m, err := a.Repository(ctx, firstOf(in.Repository, c.Repositories))
-	if err != nil {
-		return relight.Snapshot{}, err
-	}
-	if err := a.mustProtect(); err != nil {
-		return relight.Snapshot{}, err
-	}
-	name := c.Store.Config().Name
-	take := baseBackup{Kind: in.Kind, Lock: a.lock, Progress: env.Progress, Say: func(why string) { a.o.Log.Warn("the backup is a full one", "store", name, "because", why) }}
-	return take.from(ctx, c.Store, m, name)
-}
-
-// mustProtect: files without the log that was written meanwhile are no backup, and only protection brings the log.
-func (a *App) mustProtect() error {
-	p, err := a.Protection()
-	if err != nil {
-		return err
-	}
-	_, running, err := p.Running()
-	if err != nil || running {
-		return err
-	}
-	return &relight.Error{Op: "take a base backup", Code: relight.CodeFailed, Err: errors.New("nothing brings the write-ahead log into the repository: no `relight serve` runs"),
-		Hint: "`relight protect start` starts protection, which takes the first base backup itself"}
-}
-
 func firstOf(name string, names []string) string {
 	if name == "" && len(names) > 0 {
 		return names[0]
 	}
 	return name
-}
-
-// probeBackup finds a snapshot that was begun since the step was.
-func (a *App) probeBackup(ctx context.Context, env action.Env, in createInput) (action.Probed, error) {
-	all, err := a.snapshots(ctx, in.Store, in.Repository)
-	if err != nil {
-		return action.Probed{}, err
-	}
-	for _, s := range all {
-		if !env.Since.IsZero() && s.Started.After(env.Since) {
-			return action.Probed{State: action.Done, Detail: string(s.ID), Out: s}, nil
-		}
-	}
-	return action.Probed{State: action.NotDone, Detail: "no snapshot was begun since the step was"}, nil
 }
 
 func (a *App) snapshots(ctx context.Context, storeName, repository string) ([]relight.Snapshot, error) {

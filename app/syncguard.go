@@ -20,7 +20,7 @@ import (
 const (
 	eventSyncDeclared = "synchronous.declared" // what commits wait for from now on, and what the operator stated
 	eventSyncArmed    = "synchronous.armed"
-	eventSyncReleased = "synchronous.released" // at an orderly stop
+	eventSyncReleased = "synchronous.released" // at an orderly stop, or by a person
 	eventSyncDegraded = "synchronous.degraded" // by the guard: the receiver did not answer
 )
 
@@ -52,6 +52,20 @@ func (a *App) note(ctx context.Context, name string, record coordinator.Recorder
 			a.o.Log.Error("not on record", "event", kind, "store", name, "error", err)
 		}
 	}
+}
+
+// recordReleased keeps on record that a person let waiting commits go.
+func (a *App) recordReleased(ctx context.Context, r postgres.Released) error {
+	j, err := a.Journal(ctx)
+	if err != nil {
+		return err
+	}
+	b, err := json.Marshal(r)
+	if err != nil {
+		return fmt.Errorf("record %s: %w", eventSyncReleased, err)
+	}
+	_, err = j.Append(ctx, relight.Event{Kind: eventSyncReleased, Actor: r.Actor, Data: b}, journal.Expect{})
+	return err
 }
 
 func guardName(name string) string { return "relight-guard-" + name }

@@ -89,7 +89,7 @@ func (s *session) waiting(name string) string {
 	if e.Stores[name].Synchronous.Degrade {
 		return "; its guard releases commits that waited for it, and they do not wait any more"
 	}
-	return "; commits wait until one runs again"
+	return "; commits wait until one runs again, or `relight postgres release` lets them go"
 }
 
 func (s *session) statusTable(st coordinator.Status, names []string, unprotected map[string]string) error {

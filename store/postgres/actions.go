@@ -25,6 +25,7 @@ type Cluster struct {
 	Reader       func(ctx context.Context, repository string) (*repo.Reader, error)
 	ParseTime    func(text string) (time.Time, error) // in the estate's zone
 	Zone         *time.Location                       // the estate's; nil: UTC
+	Record       func(ctx context.Context, r Released) error
 }
 
 // Open finds a store by name; "" is the only one.
@@ -36,7 +37,7 @@ func Actions(open Open) []action.Action {
 	return []action.Action{
 		action.Define(action.Spec[storeInput, Assessment]{Name: "postgres.assess", Title: "find out how badly a store is damaged, without changing anything", Danger: action.None,
 			Example: "relight postgres assess --store main", Run: a.assess, Probe: readOnly(a.assess)}),
-		action.Define(action.Spec[storeInput, Evidence]{Name: "postgres.evidence", Title: "keep a forensic copy of a stopped server's data directory", Danger: action.None,
+		action.Define(action.Spec[storeInput, Evidence]{Name: "postgres.evidence", Title: "keep a forensic copy of a stopped server's data directory and tablespaces", Danger: action.None,
 			Example: "relight postgres evidence --store main", Run: a.evidence, Probe: a.probeEvidence}),
 		action.Define(action.Spec[storeInput, SalvageReport]{Name: "postgres.salvage", Title: "save the write-ahead log that a damaged, stopped server holds beyond the repositories", Danger: action.None,
 			Example: "relight postgres salvage --store main", Run: a.salvage, Probe: a.probeSalvage}),
@@ -51,6 +52,8 @@ func Actions(open Open) []action.Action {
 			Example: "relight postgres reindex --store main", Run: a.reindex, Probe: a.probeReindex, Plan: a.planReindex}),
 		action.Define(action.Spec[adoptInput, Adopted]{Name: "postgres.adopt", Title: "take the log of a cluster that was made anew: after initdb or pg_upgrade", Danger: action.Harm,
 			Example: `relight postgres adopt --store main --why "pg_upgrade to 17"`, Run: a.adopt, Probe: a.probeAdopt, Plan: a.planAdopt}),
+		action.Define(action.Spec[releaseInput, Released]{Name: "postgres.release", Title: "let commits go that wait for relight in synchronous mode, on record", Danger: action.Harm,
+			Example: `relight postgres release --store main --why "the repository's host is lost"`, Run: a.release, Probe: a.probeRelease, Plan: a.planRelease}),
 		action.Define(action.Spec[storeInput, CheckReport]{Name: "postgres.doctor", Title: "check that a store can be protected: privileges, slots, space, versions, keys", Danger: action.None,
 			Example: "relight postgres doctor --store main", Run: a.doctor, Probe: readOnly(a.doctor)}),
 	}

@@ -140,7 +140,7 @@ func (d *doctor) synchronous(ctx context.Context, conn *pgx.Conn) {
 	case s.waitsFor():
 		d.say(name, relight.Passed, "commits wait for relight: %s", y)
 	case s.ours(d.s.c.Name):
-		d.say(name, relight.Failed, "commits wait (%d now), and no receiver answers: `relight protect start`; or let them go: %s", s.waiting, releaseLine)
+		d.say(name, relight.Failed, "commits wait (%d now), and no receiver answers: `relight protect start`; or let them go: `relight postgres release`", s.waiting)
 	case s.state != "":
 		d.say(name, relight.Failed, "commits do not wait although relight streams: the receiver is behind, or commits were released; `relight status` says which")
 	default:
