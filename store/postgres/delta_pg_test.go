@@ -64,101 +64,102 @@ func (st *pgStand) damageFiles() (extras []string) {
 }
 
 func TestDeltaRestoreMendsADamagedDirectory(t *testing.T) {
-	t.Parallel()
-	st := newPGStand(t)
-	st.follow()
-	space := filepath.Join(st.srv.Root, "space")
-	makeSpace(t, st.srv, space)
-	bank := &pgtest.Bank{Accounts: 2000, Balance: 1000}
-	bank.Create(t, st.srv)
-	st.srv.Exec(`create table spaced tablespace space as select g, repeat('s', 100) v from generate_series(1, 10000) g`,
-		`create table still as select g, repeat('y', 500) v from generate_series(1, 20000) g`)
-	st.bankFor(bank, 50)
-	st.backup()
-	st.bankFor(bank, 50)
-	st.srv.Exec(`create table later as select 1`)
-	st.durable()
-	st.unfollow()
-	dir := st.srv.Dir
-	latest := relight.RecoveryTarget{Kind: relight.TargetLatest}
-	delta := store.RestoreOptions{Force: true, Delta: true, Verify: true}
-	if _, err := st.restoreInto(dir, latest, delta); relight.CodeOf(err) != relight.CodeLeaseHeld {
-		t.Fatalf("delta restore under a running server: %v", err)
-	}
-	if !exists(filepath.Join(dir, controlName)) {
-		t.Fatal("a refused restore took pg_control away")
-	}
-	st.srv.Kill()
-	log, err := os.ReadDir(filepath.Join(dir, walDir))
-	check(t, err)
-	linked := st.damageFiles()
-	before := map[string]string{}
-	for _, p := range linked {
-		b, err := os.ReadFile(p)
+	onEachMajor(t, func(t *testing.T, major int) {
+		st := newMajorStand(t, major)
+		st.follow()
+		space := filepath.Join(st.srv.Root, "space")
+		makeSpace(t, st.srv, space)
+		bank := &pgtest.Bank{Accounts: 2000, Balance: 1000}
+		bank.Create(t, st.srv)
+		st.srv.Exec(`create table spaced tablespace space as select g, repeat('s', 100) v from generate_series(1, 10000) g`,
+			`create table still as select g, repeat('y', 500) v from generate_series(1, 20000) g`)
+		st.bankFor(bank, 50)
+		st.backup()
+		st.bankFor(bank, 50)
+		st.srv.Exec(`create table later as select 1`)
+		st.durable()
+		st.unfollow()
+		dir := st.srv.Dir
+		latest := relight.RecoveryTarget{Kind: relight.TargetLatest}
+		delta := store.RestoreOptions{Force: true, Delta: true, Verify: true}
+		if _, err := st.restoreInto(dir, latest, delta); relight.CodeOf(err) != relight.CodeLeaseHeld {
+			t.Fatalf("delta restore under a running server: %v", err)
+		}
+		if !exists(filepath.Join(dir, controlName)) {
+			t.Fatal("a refused restore took pg_control away")
+		}
+		st.srv.Kill()
+		log, err := os.ReadDir(filepath.Join(dir, walDir))
 		check(t, err)
-		before[p] = string(b)
-	}
-	if _, err := st.restoreInto(dir, latest, store.RestoreOptions{Delta: true}); relight.CodeOf(err) != relight.CodeUsage {
-		t.Fatalf("delta restore without force: %v", err)
-	}
+		linked := st.damageFiles()
+		before := map[string]string{}
+		for _, p := range linked {
+			b, err := os.ReadFile(p)
+			check(t, err)
+			before[p] = string(b)
+		}
+		if _, err := st.restoreInto(dir, latest, store.RestoreOptions{Delta: true}); relight.CodeOf(err) != relight.CodeUsage {
+			t.Fatalf("delta restore without force: %v", err)
+		}
 
-	// Cut off in the middle first: it must be possible to go on.
-	ctx, cancel := context.WithCancel(t.Context())
-	cut := delta
-	cut.Progress = func(p relight.Progress) {
-		if p.Phase == "copy" && p.Done > p.Total/2 {
-			cancel()
+		// Cut off in the middle first: it must be possible to go on.
+		ctx, cancel := context.WithCancel(t.Context())
+		cut := delta
+		cut.Progress = func(p relight.Progress) {
+			if p.Phase == "copy" && p.Done > p.Total/2 {
+				cancel()
+			}
 		}
-	}
-	if _, err := st.store.Restore(ctx, st.reader(st.blobs), point(latest), store.Target{Directory: dir}, cut); err == nil {
-		t.Fatal("the cancelled restore succeeded")
-	}
-	if exists(filepath.Join(dir, controlName)) {
-		t.Error("a half-mended directory has a pg_control")
-	}
-	out, srv := st.mustRestore(dir, latest, delta)
-	if !out.Verified {
-		t.Errorf("restored: %+v", out)
-	}
-	var written int64
-	for _, p := range out.Phases {
-		if p.Name == "copy" {
-			written = p.Bytes
+		if _, err := st.store.Restore(ctx, st.reader(st.blobs), point(latest), store.Target{Directory: dir}, cut); err == nil {
+			t.Fatal("the cancelled restore succeeded")
 		}
-	}
-	if written == 0 || written > out.Bytes/2 {
-		t.Errorf("%d bytes of %d were written", written, out.Bytes)
-	}
-	if lost := bank.Missing(t, srv.DSN("postgres")); len(lost) > 0 {
-		t.Errorf("lost %d acknowledged transfers", len(lost))
-	}
-	if got := srv.Query(`select count(*) || ' ' || (select count(*) from spaced) || ' ' || (select count(*) from later) from still`); got != "20000 10000 1" {
-		t.Errorf("rows: %s", got)
-	}
-	for p, want := range before {
-		if b, err := os.ReadFile(p); err != nil || string(b) != want {
-			t.Errorf("%s, another name of a file, was changed: %v", p, err)
+		if exists(filepath.Join(dir, controlName)) {
+			t.Error("a half-mended directory has a pg_control")
 		}
-	}
-	if out.SetAside == "" {
-		t.Fatal("nothing is said of what was moved aside")
-	}
-	for _, name := range []string{controlName, "base/999999", "junk/deep/file", "pg_xact", "PG_VERSION"} {
-		if !exists(filepath.Join(out.SetAside, name)) {
-			t.Errorf("%s is not in %s", name, out.SetAside)
+		out, srv := st.mustRestore(dir, latest, delta)
+		if !out.Verified {
+			t.Errorf("restored: %+v", out)
 		}
-		if name[0] == 'j' && exists(filepath.Join(dir, name)) {
-			t.Errorf("%s is still there", name)
+		var written int64
+		for _, p := range out.Phases {
+			if p.Name == "copy" {
+				written = p.Bytes
+			}
 		}
-	}
-	for _, seg := range log {
-		if seg.IsDir() {
-			continue
+		if written == 0 || written > out.Bytes/2 {
+			t.Errorf("%d bytes of %d were written", written, out.Bytes)
 		}
-		if !exists(filepath.Join(out.SetAside, walDir, seg.Name())) {
-			t.Errorf("the damaged server's %s is lost", seg.Name())
+		if lost := bank.Missing(t, srv.DSN("postgres")); len(lost) > 0 {
+			t.Errorf("lost %d acknowledged transfers", len(lost))
 		}
-	}
+		if got := srv.Query(`select count(*) || ' ' || (select count(*) from spaced) || ' ' || (select count(*) from later) from still`); got != "20000 10000 1" {
+			t.Errorf("rows: %s", got)
+		}
+		for p, want := range before {
+			if b, err := os.ReadFile(p); err != nil || string(b) != want {
+				t.Errorf("%s, another name of a file, was changed: %v", p, err)
+			}
+		}
+		if out.SetAside == "" {
+			t.Fatal("nothing is said of what was moved aside")
+		}
+		for _, name := range []string{controlName, "base/999999", "junk/deep/file", "pg_xact", "PG_VERSION"} {
+			if !exists(filepath.Join(out.SetAside, name)) {
+				t.Errorf("%s is not in %s", name, out.SetAside)
+			}
+			if name[0] == 'j' && exists(filepath.Join(dir, name)) {
+				t.Errorf("%s is still there", name)
+			}
+		}
+		for _, seg := range log {
+			if seg.IsDir() {
+				continue
+			}
+			if !exists(filepath.Join(out.SetAside, walDir, seg.Name())) {
+				t.Errorf("the damaged server's %s is lost", seg.Name())
+			}
+		}
+	})
 }
 
 func TestDeltaRestoreRefusesAnotherClustersDirectory(t *testing.T) {

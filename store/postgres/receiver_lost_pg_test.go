@@ -17,36 +17,38 @@ import (
 )
 
 func TestTrap15LostSlotIsAGapAnAlarmAndANewBase(t *testing.T) {
-	s := pgtest.New(t, "--wal-segsize=1")
-	s.Start("max_slot_wal_keep_size=2MB", "max_wal_size=2MB", "min_wal_size=2MB", "wal_keep_size=0")
-	a := newMemSink("a")
-	spool := spoolDir(t)
-	f := follow(t, ReceiverOptions{Conn: s.DSN("postgres"), Spool: spool}, a)
-	s.Exec("create table t (id int, v text)")
-	f.flush(s)
-	if err := f.stop(); err != nil {
-		t.Fatal(err)
-	}
-	s.Exec("insert into t select g, repeat('x', 500) from generate_series(1, 20000) g", "checkpoint", "select pg_switch_wal()", "checkpoint")
-	if status := s.Query("select wal_status from pg_replication_slots"); status != "lost" {
-		t.Fatalf("the slot is %s, not lost: the test proves nothing", status)
-	}
-	f = follow(t, ReceiverOptions{Conn: s.DSN("postgres"), Spool: spool}, a)
-	eventually(t, "a new base backup is demanded", func() bool {
-		return f.noticed(NoticeNeedBase) && strings.Contains(f.position().Alarm, "new base backup")
+	onEachMajor(t, func(t *testing.T, major int) {
+		s := pgtest.NewMajor(t, major, "--wal-segsize=1")
+		s.Start("max_slot_wal_keep_size=2MB", "max_wal_size=2MB", "min_wal_size=2MB", "wal_keep_size=0")
+		a := newMemSink("a")
+		spool := spoolDir(t)
+		f := follow(t, ReceiverOptions{Conn: s.DSN("postgres"), Spool: spool}, a)
+		s.Exec("create table t (id int, v text)")
+		f.flush(s)
+		if err := f.stop(); err != nil {
+			t.Fatal(err)
+		}
+		s.Exec("insert into t select g, repeat('x', 500) from generate_series(1, 20000) g", "checkpoint", "select pg_switch_wal()", "checkpoint")
+		if status := s.Query("select wal_status from pg_replication_slots"); status != "lost" {
+			t.Fatalf("the slot is %s, not lost: the test proves nothing", status)
+		}
+		f = follow(t, ReceiverOptions{Conn: s.DSN("postgres"), Spool: spool}, a)
+		eventually(t, "a new base backup is demanded", func() bool {
+			return f.noticed(NoticeNeedBase) && strings.Contains(f.position().Alarm, "new base backup")
+		})
+		s.Exec("insert into t values (1, 'after the gap')")
+		to := f.flush(s)
+		if len(a.gaps) != 1 || a.gaps[0].Timeline != 1 || a.gaps[0].From >= a.gaps[0].To {
+			t.Fatalf("gaps %+v", a.gaps)
+		}
+		begin := walfile.SegmentStart(a.gaps[0].To, 1<<20)
+		if _, err := a.bytes(1, begin, to); err != nil {
+			t.Errorf("after the gap: %v", err)
+		}
+		sameAsServer(t, s, a, 1, 1<<20, to)
+		f.BaseTaken()
+		eventually(t, "the alarm ends with the base", func() bool { return f.position().Alarm == "" })
 	})
-	s.Exec("insert into t values (1, 'after the gap')")
-	to := f.flush(s)
-	if len(a.gaps) != 1 || a.gaps[0].Timeline != 1 || a.gaps[0].From >= a.gaps[0].To {
-		t.Fatalf("gaps %+v", a.gaps)
-	}
-	begin := walfile.SegmentStart(a.gaps[0].To, 1<<20)
-	if _, err := a.bytes(1, begin, to); err != nil {
-		t.Errorf("after the gap: %v", err)
-	}
-	sameAsServer(t, s, a, 1, 1<<20, to)
-	f.BaseTaken()
-	eventually(t, "the alarm ends with the base", func() bool { return f.position().Alarm == "" })
 }
 
 func TestTrap15SpoolLostTooIsAnnouncedFromTheRepositorysEnd(t *testing.T) {

@@ -59,7 +59,17 @@ type pgStand struct {
 // newPGStand starts a server with small segments, so that tests cross them.
 func newPGStand(t testing.TB, settings ...string) *pgStand {
 	t.Helper()
-	srv := pgtest.New(t, "--wal-segsize=1")
+	return startedStand(t, pgtest.New(t, "--wal-segsize=1"), settings)
+}
+
+// newMajorStand does so with a certain major version.
+func newMajorStand(t testing.TB, major int, settings ...string) *pgStand {
+	t.Helper()
+	return startedStand(t, pgtest.NewMajor(t, major, "--wal-segsize=1"), settings)
+}
+
+func startedStand(t testing.TB, srv *pgtest.Server, settings []string) *pgStand {
+	t.Helper()
 	srv.Start(append([]string{"checkpoint_timeout=1h", "max_wal_size=1GB", "wal_keep_size=0"}, settings...)...)
 	return standOver(t, srv)
 }

@@ -261,60 +261,61 @@ func listBaseBackup(t *testing.T, srv *pgtest.Server, space string) map[string]b
 
 // While a long file is read, one that is listed behind it vanishes, one grows and one shrinks.
 func TestTrap06FilesVanishGrowAndShrinkDuringTheBackup(t *testing.T) {
-	t.Parallel()
-	st := newPGStand(t)
-	st.follow()
-	bank := &pgtest.Bank{Accounts: 100, Balance: 1000}
-	bank.Create(t, st.srv)
-	st.srv.Exec(`create table long as select i, repeat('l', 1000) as pad from generate_series(1, 10000) i`)
-	size := map[string]func() int64{}
-	for _, name := range []string{"vanishing", "growing", "shrinking"} {
-		st.srv.Exec(`create table ` + name + ` as select i, repeat('z', 500) as pad from generate_series(1, 3000) i`)
-		path := filepath.Join(st.srv.Dir, st.srv.Query(`select pg_relation_filepath('`+name+`')`))
-		size[name] = func() int64 {
-			info, err := os.Stat(path)
-			if errors.Is(err, fs.ErrNotExist) {
-				return -1
+	onEachMajor(t, func(t *testing.T, major int) {
+		st := newMajorStand(t, major)
+		st.follow()
+		bank := &pgtest.Bank{Accounts: 100, Balance: 1000}
+		bank.Create(t, st.srv)
+		st.srv.Exec(`create table long as select i, repeat('l', 1000) as pad from generate_series(1, 10000) i`)
+		size := map[string]func() int64{}
+		for _, name := range []string{"vanishing", "growing", "shrinking"} {
+			st.srv.Exec(`create table ` + name + ` as select i, repeat('z', 500) as pad from generate_series(1, 3000) i`)
+			path := filepath.Join(st.srv.Dir, st.srv.Query(`select pg_relation_filepath('`+name+`')`))
+			size[name] = func() int64 {
+				info, err := os.Stat(path)
+				if errors.Is(err, fs.ErrNotExist) {
+					return -1
+				}
+				check(t, err)
+				return info.Size()
 			}
-			check(t, err)
-			return info.Size()
 		}
-	}
-	st.srv.Exec(`checkpoint`)
-	ctx, cancel := context.WithCancel(t.Context())
-	var wg sync.WaitGroup
-	wg.Go(func() { bank.Run(ctx, st.srv.DSN("postgres"), 2) })
+		st.srv.Exec(`checkpoint`)
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		wg.Go(func() { bank.Run(ctx, st.srv.DSN("postgres"), 2) })
 
-	was, done, changed := size["growing"](), int64(0), false
-	snap, err := st.tryBackup(func(*Config) {}, store.BackupOptions{Workers: 1, Progress: func(p relight.Progress) {
-		step := p.Done - done
-		if done = p.Done; changed || p.Phase != "copy" || step < progressStride {
-			return // only the long file is read in strides; its directory has been listed then
+		was, done, changed := size["growing"](), int64(0), false
+		snap, err := st.tryBackup(func(*Config) {}, store.BackupOptions{Workers: 1, Progress: func(p relight.Progress) {
+			step := p.Done - done
+			if done = p.Done; changed || p.Phase != "copy" || step < progressStride {
+				return // only the long file is read in strides; its directory has been listed then
+			}
+			changed = true
+			st.srv.Exec(`drop table vanishing`, `insert into growing select i, repeat('z', 500) from generate_series(1, 3000) i`, `delete from shrinking where i > 100`, `checkpoint`)
+			eventually(t, "the end of the file is cut off", func() bool { // once nobody needs the deleted rows
+				st.srv.Exec(`vacuum shrinking`)
+				return size["shrinking"]() < was
+			})
+			if size["vanishing"]() != -1 || size["growing"]() <= was {
+				t.Errorf("vanishing has %d bytes and growing %d, of %d before", size["vanishing"](), size["growing"](), was)
+			}
+		}})
+		check(t, err)
+		cancel()
+		wg.Wait()
+		st.durable()
+		if f, err := FactsOf(snap); err != nil || !changed || f.Vanished == 0 {
+			t.Fatalf("files changed during the backup: %v, %d vanished, %v", changed, f.Vanished, err)
 		}
-		changed = true
-		st.srv.Exec(`drop table vanishing`, `insert into growing select i, repeat('z', 500) from generate_series(1, 3000) i`, `delete from shrinking where i > 100`, `checkpoint`)
-		eventually(t, "the end of the file is cut off", func() bool { // once nobody needs the deleted rows
-			st.srv.Exec(`vacuum shrinking`)
-			return size["shrinking"]() < was
-		})
-		if size["vanishing"]() != -1 || size["growing"]() <= was {
-			t.Errorf("vanishing has %d bytes and growing %d, of %d before", size["vanishing"](), size["growing"](), was)
+		_, srv := st.mustRestore(filepath.Join(st.srv.Root, "restored"), relight.RecoveryTarget{Kind: relight.TargetLatest}, store.RestoreOptions{Verify: true})
+		if lost := bank.Missing(t, srv.DSN("postgres")); len(lost) > 0 {
+			t.Errorf("lost %d transfers", len(lost))
 		}
-	}})
-	check(t, err)
-	cancel()
-	wg.Wait()
-	st.durable()
-	if f, err := FactsOf(snap); err != nil || !changed || f.Vanished == 0 {
-		t.Fatalf("files changed during the backup: %v, %d vanished, %v", changed, f.Vanished, err)
-	}
-	_, srv := st.mustRestore(filepath.Join(st.srv.Root, "restored"), relight.RecoveryTarget{Kind: relight.TargetLatest}, store.RestoreOptions{Verify: true})
-	if lost := bank.Missing(t, srv.DSN("postgres")); len(lost) > 0 {
-		t.Errorf("lost %d transfers", len(lost))
-	}
-	if got := srv.Query(`select (select count(*) from long) || ' ' || (select count(*) from growing) || ' ' || (select count(*) from shrinking) || ' ' || coalesce(to_regclass('vanishing')::text, 'none')`); got != "10000 6000 100 none" {
-		t.Errorf("restored: %s", got)
-	}
+		if got := srv.Query(`select (select count(*) from long) || ' ' || (select count(*) from growing) || ' ' || (select count(*) from shrinking) || ' ' || coalesce(to_regclass('vanishing')::text, 'none')`); got != "10000 6000 100 none" {
+			t.Errorf("restored: %s", got)
+		}
+	})
 }
 
 // damagePage overwrites part of a page of a table's file; with lsn, it puts a position into the page's header.
