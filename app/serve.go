@@ -9,6 +9,7 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/toolboxai/relight"
@@ -46,11 +47,9 @@ func (a *App) Serve(ctx context.Context) error {
 		_, err = j.Append(ctx, relight.Event{Kind: kind, Actor: "relight serve", Data: b}, journal.Expect{})
 		return err
 	}
-	if err := record(ctx, "protection.started", map[string]any{"pid": os.Getpid()}); err != nil {
-		return err
-	}
+	started := sync.OnceValue(func() error { return record(ctx, "protection.started", map[string]any{"pid": os.Getpid()}) })
 	for again := true; again; {
-		if again, err = a.protect(ctx, e, record); err != nil {
+		if again, err = a.protect(ctx, e, record, started); err != nil {
 			return err
 		}
 	}
@@ -58,11 +57,14 @@ func (a *App) Serve(ctx context.Context) error {
 }
 
 // protect protects until ctx ends, or until it is to begin again with the keys that lie there now.
-func (a *App) protect(ctx context.Context, e *estate.Estate, record coordinator.Recorder) (again bool, err error) {
+func (a *App) protect(ctx context.Context, e *estate.Estate, record coordinator.Recorder, started func() error) (again bool, err error) {
 	ctx, renew := context.WithCancelCause(ctx)
 	defer renew(nil)
 	p, err := a.protected(ctx, e, record)
 	if err != nil {
+		return false, err
+	}
+	if err := started(); err != nil {
 		return false, err
 	}
 	keys, err := a.keyTasks(ctx, e, record, renew)

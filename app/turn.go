@@ -137,7 +137,7 @@ func (h *holding) hold(ctx context.Context, m *repo.Meta, asked func()) {
 			h.stop(err)
 		}
 		asked()
-		if ctx.Err() != nil || retry.Sleep(ctx, askAgain) != nil {
+		if ctx.Err() != nil || err != nil && retry.Sleep(ctx, askAgain) != nil {
 			return
 		}
 	}
