@@ -144,7 +144,7 @@ func (p protecting) keeps() bool {
 func (a *App) protected(ctx context.Context, e *estate.Estate, record coordinator.Recorder) (protecting, error) {
 	out := protecting{turns: map[string]*turn{}}
 	for _, s := range e.Stores {
-		t := &turn{store: s.Name, record: record, log: a.o.Log, now: a.o.Now, recovering: func() bool { return a.recovering(e, s.Name) }}
+		t := &turn{store: s.Name, record: record, log: a.o.Log, now: a.o.Now, patience: followPatience, recovering: func() bool { return a.recovering(e, s.Name) }}
 		p := coordinator.Store{Name: s.Name, Schedule: schedule(s.Policy), PointEvery: s.MarkEvery}
 		pg, err := a.postgresStore(ctx, s)
 		if err != nil {

@@ -20,6 +20,9 @@ import (
 // followTTL is how long the host that follows a store must be silent before another one takes over.
 const followTTL = 20 * time.Second
 
+// followPatience is longer than a silent host is waited for, and a storage that is away is tried again.
+const followPatience = 2 * followTTL
+
 // askAgain is how often a host that stands by looks whether it is its turn, and one that could not ask a repository asks again.
 const askAgain = 5 * time.Second
 
@@ -30,7 +33,7 @@ const (
 )
 
 // turn is a store's follower where several hosts protect the store: only one of them follows at a time, the one that holds the lease follow/<store> in every
-// repository that answers. One that does not answer delays nobody: what must not be lost goes on into the spool, and comes to no harm in the repository if two
+// repository that answers. One that does not delays nobody for long: what must not be lost goes on into the spool, and comes to no harm in the repository if two
 // hosts send it (decision 0026).
 type turn struct {
 	store  string
@@ -39,6 +42,8 @@ type turn struct {
 	record coordinator.Recorder
 	log    *slog.Logger
 	now    func() time.Time
+	// patience is how long a repository may take to say whose turn it is.
+	patience time.Duration
 	// recovering tells whether a run on this host puts the store in another's place. Then it is this host's turn whoever had it: what he follows is what was lost.
 	recovering func() bool
 	mine       atomic.Bool
@@ -76,10 +81,12 @@ func (t *turn) once(ctx context.Context, sinks []repo.Sink, report func(store.Po
 	for _, m := range t.metas {
 		asked := make(chan struct{})
 		h.group.Go(func() { h.hold(work, m, sync.OnceFunc(func() { close(asked) })) })
+		answer, cancel := context.WithTimeout(work, t.patience)
 		select {
 		case <-asked:
-		case <-work.Done():
+		case <-answer.Done():
 		}
+		cancel()
 	}
 	if ctx.Err() != nil {
 		return nil

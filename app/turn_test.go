@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/toolboxai/relight"
+	"github.com/toolboxai/relight/blob"
+	"github.com/toolboxai/relight/blob/fault"
 	"github.com/toolboxai/relight/repo"
 	"github.com/toolboxai/relight/store"
 )
@@ -22,12 +24,15 @@ func (w waiter) Follow(ctx context.Context, _ []repo.Sink, _ func(store.Position
 	return context.Cause(ctx)
 }
 
-// hostOf is another host's view of the stand's repository.
-func (st *stand) hostOf(name string) *repo.Meta {
+// hostOf is another host's view of the stand's repository, through what wrap makes of its storage.
+func (st *stand) hostOf(name string, wrap ...func(blob.Storage) blob.Storage) *repo.Meta {
 	st.t.Helper()
 	a := st.app(st.recovering)
 	s, err := a.OpenStorage("file://" + st.vault)
 	ok(st.t, err)
+	for _, w := range wrap {
+		s = w(s)
+	}
 	side, err := a.RecoverySide(st.t.Context(), s)
 	ok(st.t, err)
 	c, err := repo.EnrolHost(st.t.Context(), side, name, repo.RoleWriter)
@@ -44,7 +49,7 @@ func (st *stand) hostOf(name string) *repo.Meta {
 func newTurn(m *repo.Meta, recovering bool) (*turn, waiter) {
 	w := waiter{following: make(chan struct{}, 8)}
 	return &turn{store: "main", metas: []*repo.Meta{m}, inner: w, record: func(context.Context, string, any) error { return nil }, log: slog.New(slog.DiscardHandler),
-		now: time.Now, recovering: func() bool { return recovering }}, w
+		now: time.Now, patience: time.Minute, recovering: func() bool { return recovering }}, w
 }
 
 // A run that recovers the store on another host need not wait until the host that followed is silent; that one stands by as soon as it notices.
@@ -70,6 +75,32 @@ func TestARecoveryTakesTheTurn(t *testing.T) {
 	<-secondWaiter.following
 	if who := <-standsBy; who != "db3" || first.mine.Load() || !second.mine.Load() {
 		t.Errorf("stands by for %q; mine: %v, %v", who, first.mine.Load(), second.mine.Load())
+	}
+}
+
+// A repository that hangs, and says neither yes nor no, keeps nobody from following for ever: what comes goes into the spool.
+func TestARepositoryThatHangsDelaysNobodyForEver(t *testing.T) {
+	t.Parallel()
+	st := newStand(t)
+	hang := func(s blob.Storage) blob.Storage {
+		return fault.New(s, func(op fault.Op) fault.Fault {
+			if strings.HasPrefix(op.Name, "lease/follow/") {
+				return fault.Fault{Effect: fault.Block}
+			}
+			return fault.Fault{}
+		})
+	}
+	turn, waiter := newTurn(st.hostOf("db2", hang), false)
+	turn.patience = 50 * time.Millisecond
+	ctx, stop := context.WithCancel(t.Context())
+	var group sync.WaitGroup
+	defer group.Wait()
+	defer stop()
+	group.Go(func() { _ = turn.Follow(ctx, nil, func(store.Position) {}) })
+	select {
+	case <-waiter.following:
+	case <-time.After(30 * time.Second):
+		t.Error("nothing is followed")
 	}
 }
 
