@@ -134,9 +134,9 @@ type protecting struct {
 }
 
 // keeps says whether this host keeps the estate: of several that protect it, the one that follows the first of its stores does.
-func (p protecting) keeps() bool {
+func (p protecting) keeps(ctx context.Context) bool {
 	for _, name := range slices.Sorted(maps.Keys(p.turns)) {
-		return p.turns[name].mine.Load()
+		return p.turns[name].await(ctx)
 	}
 	return false
 }
@@ -144,7 +144,7 @@ func (p protecting) keeps() bool {
 func (a *App) protected(ctx context.Context, e *estate.Estate, record coordinator.Recorder) (protecting, error) {
 	out := protecting{turns: map[string]*turn{}}
 	for _, s := range e.Stores {
-		t := &turn{store: s.Name, record: record, log: a.o.Log, now: a.o.Now, patience: followPatience, recovering: func() bool { return a.recovering(e, s.Name) }}
+		t := &turn{taken: make(chan struct{}), store: s.Name, record: record, log: a.o.Log, now: a.o.Now, patience: followPatience, recovering: func() bool { return a.recovering(e, s.Name) }}
 		p := coordinator.Store{Name: s.Name, Schedule: schedule(s.Policy), PointEvery: s.MarkEvery}
 		pg, err := a.postgresStore(ctx, s)
 		if err != nil {
@@ -210,7 +210,7 @@ func (a *App) tasks(ctx context.Context, e *estate.Estate, p protecting) ([]coor
 		sweeps := &sweeper{m: m, stores: slices.Sorted(maps.Keys(e.Stores)), now: a.o.Now}
 		out = append(out,
 			coordinator.Task{Name: "keep the estate in " + name, Every: 5 * time.Second, Do: func(ctx context.Context) error {
-				if !p.keeps() {
+				if !p.keeps(ctx) {
 					return nil
 				}
 				return a.keepEstate(ctx, m)

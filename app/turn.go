@@ -47,6 +47,19 @@ type turn struct {
 	// recovering tells whether a run on this host puts the store in another's place. Then it is this host's turn whoever had it: what he follows is what was lost.
 	recovering func() bool
 	mine       atomic.Bool
+	taken      chan struct{} // closed when it was mine for the first time
+	take       sync.Once
+}
+
+// await says whether it is this host's turn; at the beginning it waits a while for the answer.
+func (t *turn) await(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, askAgain)
+	defer cancel()
+	select {
+	case <-t.taken:
+	case <-ctx.Done():
+	}
+	return t.mine.Load()
 }
 
 // Follow implements store.Follower.
@@ -99,6 +112,7 @@ func (t *turn) once(ctx context.Context, sinks []repo.Sink, report func(store.Po
 		t.note(ctx, eventTakesOver, before)
 	}
 	t.mine.Store(true)
+	t.take.Do(func() { close(t.taken) })
 	defer t.mine.Store(false)
 	return t.inner.Follow(work, sinks, report)
 }

@@ -48,7 +48,7 @@ func (st *stand) hostOf(name string, wrap ...func(blob.Storage) blob.Storage) *r
 
 func newTurn(m *repo.Meta, recovering bool) (*turn, waiter) {
 	w := waiter{following: make(chan struct{}, 8)}
-	return &turn{store: "main", metas: []*repo.Meta{m}, inner: w, record: func(context.Context, string, any) error { return nil }, log: slog.New(slog.DiscardHandler),
+	return &turn{taken: make(chan struct{}), store: "main", metas: []*repo.Meta{m}, inner: w, record: func(context.Context, string, any) error { return nil }, log: slog.New(slog.DiscardHandler),
 		now: time.Now, patience: time.Minute, recovering: func() bool { return recovering }}, w
 }
 
