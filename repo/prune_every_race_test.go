@@ -6,6 +6,6 @@ package repo
 const (
 	everyNth   = 67
 	everyCase  = 16
-	everyFault = 199
-	everyPause = 67
+	everyFault = 499
+	everyPause = 131
 )

@@ -182,7 +182,7 @@ func (w *world) step(databases map[uint32]uint32) {
 // TestIncrementalEqualsTheDirectory: whatever happened between, the newest of a chain of incremental backups is byte for byte what a full
 // one would be, with and without checksums.
 func TestIncrementalEqualsTheDirectory(t *testing.T) {
-	t.Parallel()
+	exhaustive(t)
 	v := newVault(t)
 	taken := 0
 	rapid.Check(t, func(t *rapid.T) {

@@ -210,7 +210,7 @@ func (o *onDisk) checkBytes(at string, sp *spool, run spoolRun) {
 
 // The power is lost after every call of a receiver's life. What the server was told to be flushed is there each time; what else is there is as it was sent.
 func TestSpoolSurvivesPowerLossAtEveryCall(t *testing.T) {
-	t.Parallel()
+	exhaustive(t)
 	wal := recordedWAL(t, "v15-switch-and-commits")
 	whole := newOnDisk(t, wal, func(*power.Disk) {})
 	check(t, whole.run())
@@ -233,7 +233,7 @@ func TestSpoolSurvivesPowerLossAtEveryCall(t *testing.T) {
 
 // A process dies after every call, and the next one loads the spool and tells the server what it found. Then the power is lost.
 func TestSpoolOfADeadProcessSurvivesPowerLoss(t *testing.T) {
-	t.Parallel()
+	exhaustive(t)
 	wal := recordedWAL(t, "v15-switch-and-commits")
 	whole := newOnDisk(t, wal, func(*power.Disk) {})
 	check(t, whole.run())
