@@ -288,7 +288,7 @@ func (c *copier) wal(ctx context.Context) error {
 	slices.SortStableFunc(todo, func(a, b walName) int { // histories first
 		return boolRank(a.class == walHistory) - boolRank(b.class == walHistory)
 	})
-	for name := range l.objects {
+	for name := range l.objects.all() {
 		if strings.Contains(name, "/system.") || strings.Contains(name, "/gap/") {
 			if _, has := there[name]; !has {
 				if err := c.one(ctx, blob.Info{Name: name}, nil); err != nil {
@@ -300,7 +300,7 @@ func (c *copier) wal(ctx context.Context) error {
 	if err := c.pieces(ctx, todo); err != nil {
 		return err
 	}
-	for name := range l.objects { // only now: it says what the repository holds
+	for name := range l.objects.all() { // only now: it says what the repository holds
 		if strings.HasSuffix(name, "/coverage.beat") {
 			if err := c.replace(ctx, name); err != nil {
 				return err

@@ -62,7 +62,7 @@ type storeHoldings struct {
 	Holdings
 	wal     []walObject
 	orphans []string // bodies that no sidecar refers to
-	sizes   map[string]int64
+	objects *nameTable
 }
 
 // holdings reads what a store has. A WAL object that is refused or damaged is no piece: it is left where it is.
@@ -72,7 +72,7 @@ func (m *Meta) holdings(ctx context.Context, store string, snapshots []HeldSnaps
 	if err != nil {
 		return nil, err
 	}
-	h.sizes = l.objects
+	h.objects = l.objects
 	held := map[string]bool{}
 	unread := map[string]bool{}
 	err = m.fetch(ctx, l, l.sidecars, func(r walResult) error {
@@ -94,6 +94,11 @@ func (m *Meta) holdings(ctx context.Context, store string, snapshots []HeldSnaps
 	return h, m.heldLines(ctx, store, h)
 }
 
+func (h *storeHoldings) size(name string) int64 {
+	size, _ := h.objects.get(name)
+	return size
+}
+
 func (h *storeHoldings) add(r walResult) {
 	sc := r.sc
 	w := HeldWAL{System: r.w.System, Timeline: r.w.Timeline, Start: sc.Start, End: sc.End, SegmentSize: sc.SegmentSize,
@@ -105,7 +110,7 @@ func (h *storeHoldings) add(r walResult) {
 // orphanBodies are bodies without a sidecar: of a writer that died, or that came second.
 func orphanBodies(l walListing, held, unread map[string]bool) []string {
 	var out []string
-	for name := range l.objects {
+	for name := range l.objects.all() {
 		base := strings.TrimSuffix(name, "."+lastElement(name, "."))
 		named := strings.HasSuffix(name, metaSuffix) || strings.HasSuffix(name, ".beat") || strings.Contains(name, "/gap/") || strings.Contains(name, "/expired/")
 		_, isBody := parseSidecarName(base + metaSuffix)

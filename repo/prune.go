@@ -331,7 +331,7 @@ func (p *pruner) store(ctx context.Context, store string, mans []Manifest, sets 
 		p.out.Stores = append(p.out.Stores, PrunedStore{Store: store, Retention: r, WALGoes: p.wal(store, h, r)})
 	}
 	for _, name := range h.orphans {
-		p.goes(name, h.sizes[name])
+		p.goes(name, h.size(name))
 	}
 	stay := slices.DeleteFunc(mans, func(man Manifest) bool {
 		if !slices.Contains(r.Remove, man.ID) {
@@ -352,7 +352,7 @@ func (p *pruner) wal(store string, h *storeHoldings, r Retention) (goes Amount) 
 		goes.add(w.bytes)
 		k := WALKey{Store: store, System: w.System, Timeline: w.Timeline}
 		for _, name := range w.names {
-			p.goes(name, h.sizes[name])
+			p.goes(name, h.size(name))
 			p.gone[k] = append(p.gone[k], stretchOfObject{stretch{w.Start, w.End}, name})
 		}
 	}

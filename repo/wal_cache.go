@@ -3,6 +3,7 @@ package repo
 import (
 	"bufio"
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,6 +12,8 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+
+	"github.com/zeebo/blake3"
 )
 
 // sidecarCache keeps opened sidecars of one store on disk, one envelope a line. It is not trusted: every
@@ -19,8 +22,14 @@ type sidecarCache struct {
 	mu    sync.Mutex
 	f     *os.File
 	size  int64
-	at    map[string]span // where each object's line lies
+	at    map[uint64]span // where each object's line lies, by a hash of its name; the line says whether it is this one
 	fresh []byte          // lines that are not yet written
+}
+
+// nameHash stands for a name where there are many.
+func nameHash(name string) uint64 {
+	sum := blake3.Sum256([]byte(name))
+	return binary.BigEndian.Uint64(sum[:])
 }
 
 type span struct{ off, n int64 }
@@ -75,7 +84,7 @@ func openSidecarCache(path string) (*sidecarCache, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, err
 	}
-	c := &sidecarCache{at: map[string]span{}}
+	c := &sidecarCache{at: map[uint64]span{}}
 	b, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return c.openAppend(path)
@@ -115,7 +124,7 @@ func (c *sidecarCache) scan(r io.Reader) error {
 			Name string `json:"name"`
 		}
 		if json.Unmarshal(line, &head) == nil && head.Name != "" {
-			c.at[head.Name] = span{c.size, int64(len(line))}
+			c.at[nameHash(head.Name)] = span{c.size, int64(len(line))}
 		}
 		c.size += int64(len(line))
 	}
@@ -124,7 +133,7 @@ func (c *sidecarCache) scan(r io.Reader) error {
 func (c *sidecarCache) get(name string) (Signed, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	at, ok := c.at[name]
+	at, ok := c.at[nameHash(name)]
 	if !ok || at.n > 1<<20 {
 		return Signed{}, false
 	}
@@ -192,10 +201,10 @@ func (m *Meta) saveCache(store string, l walListing) error {
 	if err := c.flush(); err != nil {
 		return fmt.Errorf("write the cache of sidecars: %w", err)
 	}
-	stale := 0
-	for name := range c.at {
-		if _, ok := l.objects[name]; !ok {
-			stale++
+	stale := len(c.at)
+	for name := range l.objects.all() {
+		if _, ok := c.at[nameHash(name)]; ok {
+			stale--
 		}
 	}
 	if stale < 1000 || stale < len(c.at)/2 {
@@ -214,16 +223,17 @@ func (c *sidecarCache) compact(path string, l walListing) error {
 	if err != nil {
 		return err
 	}
-	next := &sidecarCache{at: map[string]span{}, f: t}
+	next := &sidecarCache{at: map[uint64]span{}, f: t}
 	w := bufio.NewWriterSize(t, 1<<16)
-	for name, at := range c.at {
-		if _, ok := l.objects[name]; !ok {
+	for name := range l.objects.all() {
+		at, ok := c.at[nameHash(name)]
+		if !ok {
 			continue
 		}
 		if _, err := io.Copy(w, io.NewSectionReader(c.f, at.off, at.n)); err != nil {
 			return errors.Join(err, t.Close(), os.Remove(t.Name()))
 		}
-		next.at[name] = span{next.size, at.n}
+		next.at[nameHash(name)] = span{next.size, at.n}
 		next.size += at.n
 	}
 	if err := errors.Join(w.Flush(), os.Rename(t.Name(), path), c.f.Close()); err != nil {

@@ -14,15 +14,20 @@ import (
 
 // walListing is what lies under a prefix of the WAL.
 type walListing struct {
-	sidecars []walName        // in the order of byWAL
-	objects  map[string]int64 // every object's size
+	sidecars []walName  // in the order of byWAL
+	objects  *nameTable // every object
 }
 
 func (m *Meta) listWAL(ctx context.Context, prefix string) (walListing, error) {
-	l := walListing{objects: map[string]int64{}}
+	l := walListing{objects: &nameTable{}}
+	store := ""
 	err := m.storage.List(ctx, prefix, func(i blob.Info) error {
-		l.objects[i.Name] = i.Size
+		l.objects.add(i.Name, i.Size)
 		if w, ok := parseSidecarName(i.Name); ok {
+			if w.Store != store {
+				store = strings.Clone(w.Store)
+			}
+			w.Store, w.name = store, strings.Clone(w.name) // they would keep the whole name, or the listing's page
 			l.sidecars = append(l.sidecars, w)
 		}
 		return nil
@@ -120,7 +125,7 @@ func (m *Meta) fetchOne(ctx context.Context, l walListing, w walName) (walResult
 	r := walResult{w: w}
 	r.sc, r.err = m.cachedSidecar(ctx, w)
 	if r.err == nil {
-		if size, ok := l.objects[r.sc.Body]; !ok {
+		if size, ok := l.objects.get(r.sc.Body); !ok {
 			r.err = m.statBody(ctx, r.sc) // written while the listing went on, or gone
 		} else if size != r.sc.Stored {
 			r.err = corrupt(r.sc.Body, "it has %d bytes and its sidecar signed %d", size, r.sc.Stored)
@@ -254,7 +259,7 @@ func (m *Meta) GapsOf(ctx context.Context, store string) ([]GapOf, error) {
 		return nil, err
 	}
 	var names []string
-	for n := range l.objects {
+	for n := range l.objects.all() {
 		if kindOfWAL(n) == "gap" {
 			names = append(names, n)
 		}

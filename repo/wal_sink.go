@@ -185,12 +185,7 @@ func (s *sink) SweepLive(ctx context.Context, k WALKey) error {
 		}
 		whole[segment] = err == nil
 	}
-	for name := range l.objects {
-		if underWay(name) { // left to the next sweep
-			delete(l.objects, name)
-		}
-	}
-	return s.sweep(ctx, k, l, whole)
+	return s.sweep(ctx, k, l, func(name, segment string) bool { return whole[segment] && !underWay(name) }) // what is under way is left to the next sweep
 }
 
 // LiveKeys names the clusters and timelines of a store that have live ranges. It reads names only.
@@ -212,12 +207,12 @@ func (m *Meta) LiveKeys(ctx context.Context, store string) ([]WALKey, error) {
 }
 
 // sweep deletes sidecars before bodies, so that no sidecar is ever seen without its body.
-func (s *sink) sweep(ctx context.Context, k WALKey, l walListing, whole map[string]bool) error {
+func (s *sink) sweep(ctx context.Context, k WALKey, l walListing, goes func(name, segment string) bool) error {
 	var metas, bodies []string
-	for name := range l.objects {
+	for name := range l.objects.all() {
 		segment, _, _ := strings.Cut(strings.TrimPrefix(name, k.prefix()+"live/"), "/")
 		switch {
-		case !whole[segment]:
+		case !goes(name, segment):
 		case strings.HasSuffix(name, metaSuffix):
 			metas = append(metas, name)
 		default:
