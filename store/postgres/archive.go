@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"iter"
 	"slices"
 	"time"
 
@@ -44,19 +45,36 @@ type line struct {
 	gaps    []relight.Gap
 }
 
-// piece is one stretch of WAL in the repository: a segment or a live range.
+// piece is one stretch of WAL in the repository: a segment or a live range. There may be hundreds of thousands.
 type piece struct {
 	Timeline    relight.TimelineID
+	LastXID     uint32
 	Start, End  relight.LSN
 	Segment     int64 // segment size
 	Commits     int
-	LastCommit  time.Time
-	LastXID     uint32
+	LastCommit  instant
 	LastEnd     relight.LSN
-	CoveredAt   time.Time
+	CoveredAt   instant
 	Marks       []relight.NamedMark
 	Tablespaces *int // that it creates; nil: nobody has looked
 	cut         bool // by a timeline switch: what it says of commits may lie beyond
+}
+
+// instant is a time in little memory: nanoseconds since 1970, 0 for none.
+type instant int64
+
+func instantOf(t time.Time) instant {
+	if t.IsZero() {
+		return 0
+	}
+	return instant(t.UnixNano())
+}
+
+func (m instant) time() time.Time {
+	if m == 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, int64(m)).UTC()
 }
 
 // loadArchive reads the metadata of a store.
@@ -134,8 +152,8 @@ func (a *archive) addSidecar(k repo.WALKey, s repo.Sidecar, _ bool) error {
 	}
 	l := a.line(lineKey{k.System, k.Timeline})
 	l.pieces = append(l.pieces, piece{
-		Timeline: k.Timeline, Start: s.Start, End: s.End, Segment: s.SegmentSize, Commits: s.Commits, LastCommit: s.LastCommit,
-		LastXID: s.LastXID, LastEnd: s.LastEnd, CoveredAt: s.CoveredAt, Marks: s.Marks, Tablespaces: s.Tablespaces,
+		Timeline: k.Timeline, Start: s.Start, End: s.End, Segment: s.SegmentSize, Commits: s.Commits, LastCommit: instantOf(s.LastCommit),
+		LastXID: s.LastXID, LastEnd: s.LastEnd, CoveredAt: instantOf(s.CoveredAt), Marks: s.Marks, Tablespaces: s.Tablespaces,
 	})
 	return nil
 }
@@ -206,9 +224,9 @@ func (a *archive) descendants(b base) []*line {
 
 // reach is how far the WAL of a path leads from a base backup without interruption.
 type reach struct {
+	archive    *archive
 	base       base
 	line       *line
-	pieces     []piece // those used, by start; an old timeline's end where the path leaves it
 	End        relight.LSN
 	Timeline   relight.TimelineID // of the last byte before End
 	LastCommit time.Time
@@ -219,9 +237,19 @@ type reach struct {
 }
 
 // reach joins the WAL from b along the path of l.
-func (a *archive) reach(b base, l *line) reach {
-	r := reach{base: b, line: l, End: b.Facts.StartLSN, Timeline: b.Facts.Timeline}
-	for _, p := range a.along(b, l) {
+func (a *archive) reach(b base, l *line) reach { return a.join(b, l, func(*piece) {}) }
+
+// pieces are those that were joined, by start; an old timeline's end where the path leaves it.
+func (r reach) pieces() []*piece {
+	var out []*piece
+	r.archive.join(r.base, r.line, func(p *piece) { out = append(out, p) })
+	return out
+}
+
+// join joins the WAL from b along the path of l, and tells of each piece that leads on.
+func (a *archive) join(b base, l *line, use func(*piece)) reach {
+	r := reach{archive: a, base: b, line: l, End: b.Facts.StartLSN, Timeline: b.Facts.Timeline}
+	for p := range a.along(b, l) {
 		if p.End <= r.End {
 			if p.End > b.Facts.StartLSN { // a live range inside a segment
 				r.take(p)
@@ -232,7 +260,7 @@ func (a *archive) reach(b base, l *line) reach {
 			r.beyond = true
 			break
 		}
-		r.pieces = append(r.pieces, p)
+		use(p)
 		r.End = p.End
 		r.take(p)
 	}
@@ -246,38 +274,58 @@ func (a *archive) reach(b base, l *line) reach {
 }
 
 // take accounts for what a piece says of itself.
-func (r *reach) take(p piece) {
-	if p.CoveredAt.After(r.CoveredAt) && !p.cut {
-		r.CoveredAt = p.CoveredAt
+func (r *reach) take(p *piece) {
+	if at := p.CoveredAt.time(); at.After(r.CoveredAt) && !p.cut {
+		r.CoveredAt = at
 	}
 	if p.Commits == 0 || p.cut {
 		return
 	}
-	if p.LastCommit.After(r.LastCommit) {
-		r.LastCommit, r.LastXID = p.LastCommit, p.LastXID
+	if at := p.LastCommit.time(); at.After(r.LastCommit) {
+		r.LastCommit, r.LastXID = at, p.LastXID
 	}
 	r.LastEnd = max(r.LastEnd, p.LastEnd)
 }
 
 // along gives the pieces of a path by start, each cut where the path leaves its timeline. A new timeline's first segment
 // repeats the old one's bytes, so overlaps are natural.
-func (a *archive) along(b base, l *line) []piece {
-	var out []piece
+func (a *archive) along(b base, l *line) iter.Seq[*piece] {
+	type branch struct {
+		walfile.Branch
+		rest []piece
+	}
+	var all []branch
 	for _, br := range l.path {
-		own := a.lines[lineKey{l.key.System, br.Timeline}]
-		if own == nil || br.Timeline < b.Facts.Timeline {
-			continue
-		}
-		for _, p := range own.pieces {
-			if p.Start >= br.End || p.End <= b.Facts.StartLSN {
-				continue
-			}
-			if p.End > br.End {
-				p.End, p.cut = br.End, p.LastEnd > br.End || p.Commits == 0
-			}
-			out = append(out, p)
+		if own := a.lines[lineKey{l.key.System, br.Timeline}]; own != nil && br.Timeline >= b.Facts.Timeline {
+			all = append(all, branch{br, own.pieces})
 		}
 	}
-	slices.SortStableFunc(out, func(x, y piece) int { return cmp.Compare(x.Start, y.Start) })
-	return out
+	return func(yield func(*piece) bool) {
+		rest := slices.Clone(all)
+		for {
+			var next *branch
+			for i := range rest {
+				br := &rest[i]
+				for len(br.rest) > 0 && (br.rest[0].Start >= br.End || br.rest[0].End <= b.Facts.StartLSN) {
+					br.rest = br.rest[1:]
+				}
+				if len(br.rest) > 0 && (next == nil || br.rest[0].Start < next.rest[0].Start) {
+					next = br
+				}
+			}
+			if next == nil {
+				return
+			}
+			p := &next.rest[0]
+			next.rest = next.rest[1:]
+			if p.End > next.End {
+				cut := *p
+				cut.End, cut.cut = next.End, p.LastEnd > next.End || p.Commits == 0
+				p = &cut
+			}
+			if !yield(p) {
+				return
+			}
+		}
+	}
 }

@@ -20,7 +20,7 @@ var errFound = errors.New("found")
 
 // FindXID reads the WAL of a stretch from its base backup on until the transaction ends.
 func (f *walFinder) FindXID(ctx context.Context, r reach, xid uint32) (walfile.Event, bool, error) {
-	pl := plan{Base: r.base, Timeline: r.line.key.Timeline, Path: r.line.path, Pieces: r.pieces, End: r.End, reach: r,
+	pl := plan{Base: r.base, Timeline: r.line.key.Timeline, Path: r.line.path, Pieces: r.pieces(), End: r.End, reach: r,
 		Server: relight.RecoveryTarget{Kind: relight.TargetLatest}}
 	source := newPlannedWAL(f.r, f.store, pl)
 	var found walfile.Event

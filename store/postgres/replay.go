@@ -371,8 +371,8 @@ func (r *restore) covered(reached relight.LSN) time.Time {
 	}
 	at := r.plan.Base.Facts.StopTime
 	for _, p := range r.plan.Pieces {
-		if p.End <= reached && p.CoveredAt.After(at) {
-			at = p.CoveredAt
+		if covered := p.CoveredAt.time(); p.End <= reached && covered.After(at) {
+			at = covered
 		}
 	}
 	if r.out.LastCommit.After(at) {

@@ -23,7 +23,7 @@ type plan struct {
 	Server   relight.RecoveryTarget // as the server is told; TargetLatest: no target, replay to End
 	Timeline relight.TimelineID     // target timeline
 	Path     []walfile.Branch
-	Pieces   []piece     // WAL that replay may read, by start
+	Pieces   []*piece    // WAL that replay may read, by start
 	End      relight.LSN // of the WAL that replay may read
 	Required relight.LSN // replay must come this far, or the restore has failed
 	reach    reach
@@ -214,7 +214,7 @@ func (r *resolver) leads(b base) string {
 
 // try asks one stretch for the target.
 func (r *resolver) try(ctx context.Context, c reach) (plan, verdict, error) {
-	pl := plan{Point: r.p, Base: c.base, Server: r.t, Timeline: c.line.key.Timeline, Path: c.line.path, Pieces: c.pieces, End: c.End, reach: c}
+	pl := plan{Point: r.p, Base: c.base, Server: r.t, Timeline: c.line.key.Timeline, Path: c.line.path, Pieces: c.pieces(), End: c.End, reach: c}
 	pl.Server.Timeline = pl.Timeline
 	if c.End < c.base.Facts.StopLSN { // the WAL that makes the backup consistent is incomplete
 		return pl, tooLate, nil
@@ -270,12 +270,13 @@ func (p *plan) toTime() verdict {
 		if pc.Commits == 0 || pc.cut {
 			continue
 		}
-		if pc.LastCommit.After(at) || p.Server.Exclusive && pc.LastCommit.Equal(at) { // the server will find its end
+		last := pc.LastCommit.time()
+		if last.After(at) || p.Server.Exclusive && last.Equal(at) { // the server will find its end
 			p.trim(pc.End)
 			p.Required = max(p.Required, p.Base.Facts.StopLSN)
 			return holds
 		}
-		if at.Sub(pc.LastCommit) > outOfOrder {
+		if at.Sub(last) > outOfOrder {
 			p.Required = max(p.Required, pc.LastEnd)
 		}
 	}

@@ -35,8 +35,8 @@ func (s *synthetic) wal(tl relight.TimelineID, from, to int) *synthetic {
 	for n := from; n < to; n++ {
 		start, end := relight.LSN(n*seg), relight.LSN((n+1)*seg)
 		l.pieces = append(l.pieces, piece{
-			Timeline: tl, Start: start, End: end, Segment: seg, Commits: 16, LastCommit: at(int(end-perSecond) / perSecond), LastXID: uint32(n*16 + 15),
-			LastEnd: end - 1000, CoveredAt: at(int(end) / perSecond),
+			Timeline: tl, Start: start, End: end, Segment: seg, Commits: 16, LastCommit: instantOf(at(int(end-perSecond) / perSecond)), LastXID: uint32(n*16 + 15),
+			LastEnd: end - 1000, CoveredAt: instantOf(at(int(end) / perSecond)),
 		})
 	}
 	return s
@@ -300,9 +300,9 @@ func TestReachJoinsSegmentsAndLiveRanges(t *testing.T) {
 	l := s.a.line(lineKey{7, 1})
 	for i := range 4 { // the tail in quarters, and a stale range inside segment 9
 		start := relight.LSN(10*seg + i*seg/4)
-		l.pieces = append(l.pieces, piece{Timeline: 1, Start: start, End: start + seg/4, Segment: seg, Commits: 1, LastCommit: at(170 + i), LastEnd: start + 100, CoveredAt: at(171 + i)})
+		l.pieces = append(l.pieces, piece{Timeline: 1, Start: start, End: start + seg/4, Segment: seg, Commits: 1, LastCommit: instantOf(at(170 + i)), LastEnd: start + 100, CoveredAt: instantOf(at(171 + i))})
 	}
-	l.pieces = append(l.pieces, piece{Timeline: 1, Start: 9*seg + 5, End: 9*seg + 500, Segment: seg, Commits: 1, LastCommit: at(145), LastEnd: 9*seg + 400, CoveredAt: at(145)})
+	l.pieces = append(l.pieces, piece{Timeline: 1, Start: 9*seg + 5, End: 9*seg + 500, Segment: seg, Commits: 1, LastCommit: instantOf(at(145)), LastEnd: 9*seg + 400, CoveredAt: instantOf(at(145))})
 	pl, err := resolve(t.Context(), s.archive(), point(relight.RecoveryTarget{Kind: relight.TargetLatest}), knownXIDs{})
 	if err != nil {
 		t.Fatal(err)

@@ -32,9 +32,16 @@ func TestSuspects(t *testing.T) {
 		{"the first", []piece{segment(1, one), segment(2, none)}, [][]string{{name(1)}}},
 		{"live ranges", []piece{segment(1, none), live(2*size, 2*size+500, none), live(2*size+500, 2*size+900, nil)}, [][]string{{name(1), name(2)}}},
 	} {
-		w := &plannedWAL{plan: plan{Base: base{Facts: Facts{SegmentSize: size}}, Timeline: 1, Pieces: c.pieces}}
+		w := &plannedWAL{plan: plan{Base: base{Facts: Facts{SegmentSize: size}}, Timeline: 1, Pieces: pointers(c.pieces)}}
 		if got := w.suspects(); !reflect.DeepEqual(got, c.want) {
 			t.Errorf("%s: %v, want %v", c.name, got, c.want)
 		}
 	}
+}
+
+func pointers(all []piece) (out []*piece) {
+	for i := range all {
+		out = append(out, &all[i])
+	}
+	return out
 }
