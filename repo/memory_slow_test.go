@@ -244,9 +244,8 @@ func tibCheck(t *testing.T, dir string, s blob.Storage) {
 }
 
 func tibPrune(t *testing.T, dir string, s blob.Storage) {
-	m := tibReader(t, dir, s).Meta()
-	m.now = func() time.Time { return time.Now().Add(10 * time.Hour) }
-	out, err := m.Prune(t.Context(), PruneOptions{Policies: map[string][]Policy{"main": {lastOnly}}})
+	newest := Policy{Every: time.Second, For: time.Nanosecond}
+	out, err := tibReader(t, dir, s).Meta().Prune(t.Context(), PruneOptions{Policies: map[string][]Policy{"main": {newest}}})
 	if err != nil || len(out.Expired()) != 1 || len(out.Damaged) > 0 || out.Marked.Objects > tibFiles {
 		t.Errorf("%+v, %v", out, err)
 	}

@@ -39,7 +39,7 @@ func validName(what, s string) error {
 // sealOf says to whom the signed object of a name is sealed: the layout table of docs/format.md.
 func sealOf(name string) seal {
 	switch {
-	case strings.HasPrefix(name, "keys/"):
+	case strings.HasPrefix(strings.TrimPrefix(name, witnessPrefix), "keys/"):
 		return sealedPlain
 	case strings.HasPrefix(name, "estate/"):
 		return sealedData

@@ -2,7 +2,6 @@ package repo
 
 import (
 	"maps"
-	"strings"
 	"testing"
 
 	"filippo.io/age"
@@ -43,10 +42,6 @@ func newTokenShop(t testing.TB) *shop {
 	s.rings = &rings{
 		writer:   must(s.init.Credential.Keyring())(t).tokens(),
 		recovery: must(Unlock(t.Context(), s.s, s.id))(t).tokens(),
-	}
-	for _, name := range objectNames(t, s.s, witnessPrefix) { // sealed by the curves
-		ok(t, s.s.Delete(t.Context(), name))
-		ok(t, putWitness(t.Context(), s.s, s.rings.recovery, strings.TrimPrefix(name, witnessPrefix), s.clock.now()))
 	}
 	return s
 }

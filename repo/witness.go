@@ -65,7 +65,7 @@ func putWitness(ctx context.Context, s blob.Storage, k *Keyring, name string, no
 	if err != nil {
 		return err
 	}
-	body, err := k.sealBytes(b, sealedMeta)
+	body, err := k.sealBytes(b, sealOf(name))
 	if err != nil {
 		return fmt.Errorf("seal %s: %w", name, err)
 	}
