@@ -66,12 +66,8 @@ func (a *App) guard(ctx context.Context, run relight.RunID, target string) (*gua
 func runLock(target string) string { return "run-" + target }
 
 // recovering tells whether a process of this host has the right to destroy a store, as it does while a run recovers it.
-func (a *App) recovering(e *estate.Estate, target string) bool {
-	held, err := host.Locked(lockFile(e, runLock(target)))
-	if err != nil {
-		a.o.Log.Warn("whether a run recovers the store is not known", "store", target, "error", err)
-	}
-	return held
+func (*App) recovering(e *estate.Estate, target string) bool {
+	return host.Locked(lockFile(e, runLock(target)))
 }
 
 // guardIn takes the lease in one repository, and holds it until holding ends.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -12,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -198,8 +200,8 @@ func TestLocked(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "x.lock")
 	locked := func(want bool) {
 		t.Helper()
-		if is, err := host.Locked(path); err != nil || is != want {
-			t.Errorf("%v, %v, want %v", is, err, want)
+		if is := host.Locked(path); is != want {
+			t.Errorf("%v, want %v", is, want)
 		}
 	}
 	locked(false)
@@ -216,4 +218,39 @@ func TestLocked(t *testing.T) {
 		t.Fatal(err)
 	}
 	locked(false)
+}
+
+// A holder that was killed while it created a child: the child shares the lock until it becomes another program, and then the lock is free. That is waited for.
+func TestLockOfADeadProcessIsWaitedFor(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "x.lock")
+	dead := exec.Command("true")
+	if err := dead.Run(); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := fmt.Fprintf(f, `{"pid":%d,"what":"of a process that was killed"}`, dead.Process.Pid); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	child := exec.Command("sleep", "0.3")
+	child.ExtraFiles = []*os.File{f} // with its lock
+	if err := errors.Join(child.Start(), f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if host.Locked(path) {
+		t.Error("held by a process that is dead")
+	}
+	l, err := host.Lock(path, "a test", time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(l.Unlock(), child.Wait()); err != nil {
+		t.Fatal(err)
+	}
 }

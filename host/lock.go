@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"time"
@@ -29,10 +28,10 @@ func Lock(path, what string, now func() time.Time) (*FileLock, error) {
 	if err != nil {
 		return nil, fmt.Errorf("lock for %s: %w", what, err)
 	}
-	if err := flock(f, unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	if err := take(f, path); err != nil {
 		defer f.Close()
 		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, held(path, what, f)
+			return nil, held(path, what)
 		}
 		return nil, fmt.Errorf("lock %s for %s: %w", path, what, err)
 	}
@@ -44,6 +43,34 @@ func Lock(path, what string, now func() time.Time) (*FileLock, error) {
 		return nil, fmt.Errorf("lock %s for %s: %w", path, what, errors.Join(err, f.Close()))
 	}
 	return &FileLock{f: f}, nil
+}
+
+// take locks f. A process that was killed while it created a child leaves its lock with that child, until this becomes another program: so long it is waited for.
+func take(f *os.File, path string) error {
+	for left := 2 * time.Second; ; left -= lockStep {
+		err := flock(f, unix.LOCK_EX|unix.LOCK_NB)
+		if !errors.Is(err, unix.EWOULDBLOCK) || left <= 0 {
+			return err
+		}
+		if h, ok := readHolder(path); !ok || !gone(h.PID) {
+			return err
+		}
+		time.Sleep(lockStep)
+	}
+}
+
+const lockStep = 10 * time.Millisecond
+
+// readHolder gives what a lock file says; ok is false when it says nothing: nobody holds the lock, or somebody takes it at this moment.
+func readHolder(path string) (h holder, ok bool) {
+	b, err := os.ReadFile(path)
+	return h, err == nil && json.Unmarshal(b, &h) == nil && h.PID > 0
+}
+
+// gone tells whether a process is no more.
+func gone(pid int) bool {
+	st, err := readStat(pid)
+	return errors.Is(err, fs.ErrNotExist) || err == nil && st.ended()
 }
 
 func flock(f *os.File, how int) error {
@@ -65,28 +92,15 @@ func overwrite(f *os.File, b []byte) error {
 
 // Locked tells whether a process has taken the lock at path, by what its holder wrote there: unlike taking it, that is in nobody's way. Where another process was given
 // the number of a holder that died, it errs on the side of yes.
-func Locked(path string) (bool, error) {
-	b, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	}
-	if err != nil {
-		return false, fmt.Errorf("look at the lock %s: %w", path, err)
-	}
-	var h holder
-	if json.Unmarshal(b, &h) != nil || h.PID <= 0 {
-		return false, nil // nobody, or somebody who takes it at this moment
-	}
-	err = unix.Kill(h.PID, 0)
-	return err == nil || errors.Is(err, unix.EPERM), nil
+func Locked(path string) bool {
+	h, ok := readHolder(path)
+	return ok && !gone(h.PID)
 }
 
-func held(path, what string, f *os.File) error {
+func held(path, what string) error {
 	e := &relight.Error{Op: "lock", Subject: path + " for " + what, Code: relight.CodeLeaseHeld,
 		Err: errors.New("another process holds it"), Hint: "wait until it is done; lslocks shows who it is"}
-	b, err := io.ReadAll(io.LimitReader(f, 4096))
-	var h holder
-	if err == nil && json.Unmarshal(b, &h) == nil && h.PID > 0 {
+	if h, ok := readHolder(path); ok {
 		e.Err = fmt.Errorf("process %d holds it for %s since %s", h.PID, h.What, h.Since.Format(time.RFC3339))
 		e.Hint = fmt.Sprintf("wait until process %d is done", h.PID)
 	}
