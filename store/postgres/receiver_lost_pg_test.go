@@ -181,9 +181,7 @@ func TestTrap17HistoryComesBeforeTheNewTimelinesWAL(t *testing.T) {
 	if len(a.gaps) > 0 {
 		t.Errorf("gaps %v", a.gaps)
 	}
-	if !f.noticed(NoticeTimeline) {
-		t.Error("nobody was told of the new timeline")
-	}
+	eventually(t, "somebody is told of the new timeline", func() bool { return f.noticed(NoticeTimeline) })
 }
 
 // A server that was recovered to an earlier moment left the old timeline before the spool's end.
