@@ -55,9 +55,10 @@ unit:
 	go test -vet=off ./...
 	go -C tools test -vet=off ./bench
 
-# The race detector is dear and needs a sample only: with -short properties draw fewer examples, and what is about much data or many processes is left out.
+# The race detector is dear and needs a sample only: with -short properties draw fewer examples, and what is about much data or many processes is left out,
+# and so are the tests that read the documents and the code.
 race:
-	CGO_ENABLED=1 go test -vet=off -race -short -timeout 15m ./...
+	CGO_ENABLED=1 go test -vet=off -race -short -timeout 15m $(shell go list ./... | grep -v -e /internal/docs -e /internal/house)
 	CGO_ENABLED=1 go -C tools test -vet=off -race ./bench
 
 # Real servers and crash matrices, the longest first. Three packages at a time: each starts servers of its own, and waits for them.

@@ -37,6 +37,7 @@ func spoil(t *testing.T, s blob.Storage, name string, remove bool) {
 
 // TestDamageIsNamed spoils each kind of object in turn. The first snapshot is never touched.
 func TestDamageIsNamed(t *testing.T) {
+	exhaustive(t)
 	t.Parallel()
 	ctx := t.Context()
 	base := mem.New()

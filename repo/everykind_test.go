@@ -252,6 +252,7 @@ func (m *museum) renew(l *Lease) error {
 }
 
 func TestDamageOfEveryKindIsNamed(t *testing.T) {
+	exhaustive(t)
 	t.Parallel()
 	m := newMuseum(t)
 	if rep, found := m.check(t, true); rep.Errors+rep.Warnings != 1 || !strings.Contains(found[0].What, "announced") {

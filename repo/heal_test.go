@@ -60,7 +60,7 @@ func (s *shop) verified() {
 // Packs whose bits flipped are there by name and size. Once somebody has found them damaged, the next backup stores again what it has of them, and older
 // snapshots restore from it too.
 func TestFullBackupHealsAFlippedPack(t *testing.T) {
-	much(t)
+	exhaustive(t)
 	t.Parallel()
 	for name, find := range finders {
 		t.Run(name, func(t *testing.T) {
@@ -109,7 +109,7 @@ func (s *shop) retire(damaged []string) {
 
 // What leads to the content is healed as the content is. A verification does not come to what a damaged tree would lead it to: it takes another round.
 func TestFullBackupHealsTreesAndMaps(t *testing.T) {
-	much(t)
+	exhaustive(t)
 	t.Parallel()
 	for name, find := range finders {
 		t.Run(name, func(t *testing.T) {

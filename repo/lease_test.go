@@ -121,6 +121,7 @@ func TestLeaseHasOneHolderPerEpoch(t *testing.T) {
 
 // Whatever operation fails, two never hold the lease at once.
 func TestLeaseWithFaults(t *testing.T) {
+	exhaustive(t)
 	t.Parallel()
 	under := func(t *testing.T, f fault.Fault, seq int) (*stand, *Lease, int, error) {
 		st := newStand(t)

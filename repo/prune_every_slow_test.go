@@ -7,4 +7,6 @@ const (
 	everyCase  = 1
 	everyFault = 7
 	everyPause = 3
+
+	tibCheckToo = false // retention marks what a check looks at, by the same code
 )

@@ -7,4 +7,6 @@ const (
 	everyCase  = 1
 	everyFault = 1
 	everyPause = 1
+
+	tibCheckToo = true
 )

@@ -116,6 +116,14 @@ func much(t testing.TB) {
 	}
 }
 
+// exhaustive skips a test of many cases, one after the other, of which the race detector has nothing.
+func exhaustive(t testing.TB) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("exhaustive")
+	}
+}
+
 func ok(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {

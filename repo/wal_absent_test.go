@@ -85,6 +85,7 @@ func TestHoleNamesTheAnnouncedGap(t *testing.T) {
 // "A bucket that fails in the middle of WAL replay never ends in a promoted database with data missing": whatever
 // fails, what is there is never reported absent, and nothing wrong is served.
 func TestFaultsNeverLookLikeAbsence(t *testing.T) {
+	exhaustive(t)
 	t.Parallel()
 	st := newStand(t)
 	s := st.writer(st.s).Sink("main")

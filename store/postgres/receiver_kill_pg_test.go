@@ -255,10 +255,10 @@ func TestExposure(t *testing.T) {
 			}
 		})
 	}()
-	bench := srv.Command(ctx, "pgbench", "-c", "4", "-T", "12", srv.DSN("postgres"))
+	bench := srv.Command(ctx, "pgbench", "-c", "4", "-T", "4", srv.DSN("postgres"))
 	benchOut := make(chan []byte, 1)
 	go func() { b, _ := bench.CombinedOutput(); benchOut <- b }()
-	for range 120 {
+	for range 40 {
 		srv.Exec("select txid_current()")
 		at, lsn := time.Now(), currentLSN(t, srv)
 		mu.Lock()
