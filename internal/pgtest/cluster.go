@@ -54,14 +54,19 @@ type maker struct {
 }
 
 func (m maker) run(program string, args ...string) error {
-	cmd := exec.Command(program, args...)
-	cmd.Dir = "/"
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "LC_ALL=C.UTF-8", "TZ=UTC"}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: m.as}
+	cmd := prepare(exec.Command(program, args...), "/", m.as)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("%s: %w\n%s", filepath.Base(program), err, out)
 	}
 	return nil
+}
+
+// prepare has a program run in dir, as another user where there is one, in an environment that is the same on every machine.
+func prepare(cmd *exec.Cmd, dir string, as *syscall.Credential) *exec.Cmd {
+	cmd.Dir = dir
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "LC_ALL=C.UTF-8", "TZ=UTC"}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: as}
+	return cmd
 }
 
 func (m maker) initdb(dir string, options []string) error {

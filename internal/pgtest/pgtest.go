@@ -153,14 +153,11 @@ func (s *Server) chown(path string) {
 
 // Command prepares one of PostgreSQL's own programs, run as the server's user.
 func (s *Server) Command(ctx context.Context, program string, args ...string) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, filepath.Join(s.BinDir, program), args...)
-	cmd.Dir = s.Root
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "LC_ALL=C.UTF-8", "TZ=UTC"}
-	cmd.SysProcAttr = &syscall.SysProcAttr{}
+	var as *syscall.Credential
 	if s.User != "" {
-		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(s.uid), Gid: uint32(s.gid)}
+		as = &syscall.Credential{Uid: uint32(s.uid), Gid: uint32(s.gid)}
 	}
-	return cmd
+	return prepare(exec.CommandContext(ctx, filepath.Join(s.BinDir, program), args...), s.Root, as)
 }
 
 // Start starts the server with settings like "wal_keep_size=64MB" and waits until it answers.
