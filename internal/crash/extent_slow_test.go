@@ -6,5 +6,6 @@ package crash_test
 const (
 	rounds  = 1
 	moments = 1
+	kills   = 3  // that one run suffers, one after the other
 	prompt  = 20 // every twentieth event is also answered with a kill as soon as it is printed
 )

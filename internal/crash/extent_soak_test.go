@@ -6,5 +6,6 @@ package crash_test
 const (
 	rounds  = 5
 	moments = 12
+	kills   = 1
 	prompt  = 1
 )

@@ -15,15 +15,15 @@ import (
 	_ "modernc.org/sqlite"
 )
 
-// killUnrecorded runs a command whose journal hangs in the transaction that would record the event with number seq, and kills it there: everything before that
+// killUnrecorded runs a command whose journal hangs in the transaction that would record the nth event like e, and kills it there: everything before that
 // transaction is on record, and nothing of it.
-func (s *stand) killUnrecorded(seq int64, args ...string) (events []seen, reached bool) {
+func (s *stand) killUnrecorded(e seen, nth int, args ...string) (events []seen, reached bool) {
 	s.t.Helper()
 	var wg sync.WaitGroup
 	ctx, cancel := context.WithCancel(s.t.Context())
 	s.started = func(p *os.Process) {
 		wg.Go(func() {
-			if reached = s.hang(ctx, seq) && s.hung(ctx); reached {
+			if reached = s.hang(ctx, e, nth) && s.hung(ctx); reached {
 				_ = p.Kill() // waited for by whoever started it
 			}
 		})
@@ -32,30 +32,32 @@ func (s *stand) killUnrecorded(seq int64, args ...string) (events []seen, reache
 	cancel()
 	wg.Wait()
 	s.started = nil
+	s.alterJournal(s.t.Context(), `DROP TRIGGER IF EXISTS hang; DROP VIEW IF EXISTS forever`)
 	if !reached {
-		s.t.Logf("event %d was not reached, or recorded before the journal could be made to hang; relight said:\n%s", seq, said)
+		s.t.Logf("event %s of %q was not reached, or recorded before the journal could be made to hang; relight said:\n%s", e.Kind, e.Step, said)
 		return nil, false
 	}
-	s.alterJournal(s.t.Context(), `DROP TRIGGER hang; DROP VIEW forever`)
 	return events, true
 }
 
-// hang makes the journal hang at a run's event, as soon as there is a journal. It tells whether it came in time. What services record goes on: one that hung
-// would keep the journal locked after the run was killed.
-func (s *stand) hang(ctx context.Context, seq int64) bool {
+// hang makes the journal hang at a run's nth event like e, as soon as there is a journal. It tells whether it came in time. What services record goes on: one that
+// hung would keep the journal locked after the run was killed.
+func (s *stand) hang(ctx context.Context, e seen, nth int) bool {
+	const before = `SELECT count(*) FROM event WHERE run <> '' AND kind = '%[1]s' AND coalesce(json_extract(CAST(body AS TEXT), '$.step'), '') = '%[2]s'`
 	for ctx.Err() == nil {
 		err := s.tryAlter(ctx, fmt.Sprintf(`
 			CREATE VIEW forever AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n) SELECT i FROM n;
-			CREATE TRIGGER hang BEFORE INSERT ON event WHEN NEW.run <> '' AND NEW.seq >= %d BEGIN SELECT count(*) FROM forever; END`, seq))
+			CREATE TRIGGER hang BEFORE INSERT ON event WHEN NEW.run <> '' AND NEW.kind = '%[1]s' AND coalesce(json_extract(CAST(NEW.body AS TEXT), '$.step'), '') = '%[2]s'
+				AND (`+before+`) >= %[3]d BEGIN SELECT count(*) FROM forever; END`, e.Kind, e.Step, nth-1))
 		if err == nil {
 			break
 		}
 		time.Sleep(time.Millisecond)
 	}
-	var last int64
+	var already int
 	return s.inJournal(ctx, func(db *sql.DB) error {
-		return db.QueryRowContext(ctx, `SELECT coalesce(max(seq), 0) FROM event WHERE run <> ''`).Scan(&last)
-	}) == nil && last < seq
+		return db.QueryRowContext(ctx, fmt.Sprintf(before, e.Kind, e.Step)).Scan(&already)
+	}) == nil && already < nth
 }
 
 // hung waits until somebody has held the journal's write lock for so long that it can only be the hanging transaction.

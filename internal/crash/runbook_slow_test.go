@@ -3,6 +3,7 @@
 package crash_test
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"path/filepath"
@@ -75,18 +76,26 @@ func (b *boundaries) been(round, event int) bool {
 	return b.tried[[2]int{round, event}]
 }
 
-// try takes all events from first to last, which turned out to be recorded together. It tells whether nobody else has.
-func (b *boundaries) try(round, first, last int) bool {
+// try takes all events from first to last, which turned out to be recorded together.
+func (b *boundaries) try(round, first, last int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	fresh := !b.tried[[2]int{round, first}]
+	if !b.tried[[2]int{round, first}] {
+		b.count++
+	}
 	for e := first; e <= last; e++ {
 		b.tried[[2]int{round, e}] = true
 	}
-	if fresh {
-		b.count++
-	}
-	return fresh
+}
+
+// matrix are the kills of one scenario's run, as it goes undisturbed.
+type matrix struct {
+	*stand
+	sc     scenario
+	golden []seen
+	lost   int // commits
+	round  int
+	been   *boundaries
 }
 
 func (s *stand) everywhere(t *testing.T, sc scenario, round, part int, been *boundaries) {
@@ -95,26 +104,52 @@ func (s *stand) everywhere(t *testing.T, sc scenario, round, part int, been *bou
 	if code != 0 {
 		t.Fatalf("%s does not even recover undisturbed: exit %d\n%s", sc.name, code, said)
 	}
-	lost := s.verify(golden[0].Run)
-	t.Logf("%s: %d events in %s, %d of %d acknowledged commits lost", sc.name, len(golden), golden[len(golden)-1].after.Round(time.Millisecond), lost, len(s.ledger))
-	if sc.name == "database-corruption" && lost != 0 {
-		t.Fatalf("%d acknowledged commits are lost", lost)
+	m := &matrix{stand: s, sc: sc, golden: golden, lost: s.verify(golden[0].Run), round: round, been: been}
+	t.Logf("%s: %d events in %s, %d of %d acknowledged commits lost", sc.name, len(golden), golden[len(golden)-1].after.Round(time.Millisecond), m.lost, len(s.ledger))
+	if sc.name == "database-corruption" && m.lost != 0 {
+		t.Fatalf("%d acknowledged commits are lost", m.lost)
 	}
 	all := slices.DeleteFunc(append(points(golden, round), s.inTheMiddle(sc, golden, round)...), func(p point) bool { return p.event/4%parts != part })
-	slices.SortStableFunc(all, func(a, b point) int { return b.event - a.event }) // the last of those recorded together shows where they begin
+	slices.SortStableFunc(all, func(a, b point) int { return a.event - b.event })
 	t.Logf("-seed=%d round %d: %d kills", *seed, round, len(all))
-	try := func(first, last int) bool { return been.try(round, first, last) }
-	for i, p := range all {
-		if p.unrecorded && been.been(round, p.event) {
-			continue
+	m.chains(t, all)
+}
+
+// chains kills some runs several times, far from one another, instead of many runs once. It goes backwards: of those events that are recorded together, the last
+// shows where they begin. What a run did not come to after an earlier kill is tried by itself.
+func (m *matrix) chains(t *testing.T, all []point) {
+	runs := (len(all) + kills - 1) / kills
+	var left []point
+	for first := runs - 1; first >= 0; first-- {
+		var chain []point
+		for i := first; i < len(all); i += runs {
+			if p := all[i]; !p.unrecorded || !m.been.been(m.round, p.event) {
+				chain = append(chain, p)
+			}
 		}
-		t.Run(fmt.Sprintf("%d/%s", round, p.name), func(t *testing.T) {
-			was := s.t
-			s.t = t
-			defer func() { s.t = was }()
-			s.trial(sc, p, i, golden, lost, try)
-		})
+		left = append(left, m.run(t, chain)...)
 	}
+	for _, p := range left {
+		m.run(t, []point{p})
+	}
+}
+
+// run is a test of one chain. It gives what was not reached.
+func (m *matrix) run(t *testing.T, chain []point) (left []point) {
+	if len(chain) == 0 {
+		return nil
+	}
+	name := fmt.Sprint(m.round)
+	for _, p := range chain {
+		name += "/" + p.name
+	}
+	t.Run(name, func(t *testing.T) {
+		was := m.t
+		m.t = t
+		defer func() { m.t = was }()
+		left = m.trial(chain)
+	})
+	return left
 }
 
 // inTheMiddle are random moments within the long steps.
@@ -134,63 +169,116 @@ func (s *stand) inTheMiddle(sc scenario, golden []seen, round int) []point {
 	return out
 }
 
+// trial kills one run at each point of a chain, and has the last process finish it. It gives the points that were not reached.
+func (m *matrix) trial(chain []point) (left []point) {
+	stop := m.guard(m.t.Context())
+	defer stop()
+	run := m.interrupted(chain[0])
+	reached := chain[:1]
+	again := m.goOn(run, chain[0])
+	for _, p := range chain[1:] {
+		if !m.ahead(p, reached, run) {
+			left = append(left, p)
+			continue
+		}
+		events, ok := m.interrupt(p, m.golden, again...)
+		if !ok { // it is over now: whatever comes later has passed too
+			left = append(left, p)
+			continue
+		}
+		run = cmp.Or(run, runOf(events))
+		reached = append(reached[:len(reached):len(reached)], p)
+		again = m.goOn(run, p)
+	}
+	run = m.finish(run, again)
+	if twice := stop(); len(twice) > 0 {
+		m.t.Errorf("two servers held the data directory at once: %v", twice)
+	}
+	if got := m.verify(run); got != m.lost {
+		m.t.Errorf("%d commits are lost; undisturbed it is %d", got, m.lost)
+	}
+	m.notTwice(run, reached)
+	return left
+}
+
 // interrupted strikes and kills the run at p. A busy machine may be too late for a boundary, which is then tried again.
-func (s *stand) interrupted(sc scenario, p point, golden []seen) []seen {
-	s.t.Helper()
+func (m *matrix) interrupted(p point) relight.RunID {
+	m.t.Helper()
 	for range 5 {
-		sc.strike(s)
-		if events, reached := s.interrupt(p, golden, sc.start(s)...); reached {
-			return events
+		m.sc.strike(m.stand)
+		if events, reached := m.interrupt(p, m.golden, m.sc.start(m.stand)...); reached {
+			return runOf(events)
 		}
 	}
-	s.t.Fatalf("%s was never reached", p.name)
-	return nil
+	m.t.Fatalf("%s was never reached", p.name)
+	return ""
 }
 
-// trial kills one run at p, and has the next process finish it.
-func (s *stand) trial(sc scenario, p point, number int, golden []seen, lost int, try func(first, last int) bool) {
-	stop := s.guard(s.t.Context())
-	defer stop()
-	events := s.interrupted(sc, p, golden)
-	if number%2 == 0 { // the others go on at once, among what may still be dying
-		s.awaitNobody()
+// runOf is the run that events belong to, "" where none was printed.
+func runOf(events []seen) relight.RunID {
+	if len(events) == 0 {
+		return ""
 	}
-	var before []relight.Event // what is on record of the run
-	again := sc.start(s)       // with nothing on record there is no run yet
-	if len(events) > 0 {
-		before = s.journal(events[0].Run)
-		again = []string{"run", "resume", string(events[0].Run), "--identity", s.identity(), "--confirm", "main", "--yes"}
+	return events[0].Run
+}
+
+// goOn looks at what is on record after a kill, and gives the command that goes on.
+func (m *matrix) goOn(run relight.RunID, p point) []string {
+	if p.event%2 == 0 { // the others go on at once, among what may still be dying
+		m.awaitNobody()
 	}
-	if p.unrecorded && !try(p.event+1-s.unrecorded(golden[p.event].Seq), p.event) {
-		return // at another stand, somebody was here at the same time
+	var before []relight.Event
+	if run != "" {
+		before = m.journal(run)
 	}
-	if n := len(before); p.unrecorded && n > 0 && before[n-1].Seq >= golden[p.event].Seq {
-		s.t.Errorf("the journal holds event %d, which could not be recorded", before[n-1].Seq)
+	if p.unrecorded {
+		first := p.event
+		for first > 0 && !m.recorded(first-1, before) {
+			first--
+		}
+		m.been.try(m.round, first, p.event)
+		if m.recorded(p.event, before) {
+			m.t.Errorf("the journal holds event %s, which could not be recorded", p.name)
+		}
 	}
-	after, code, said := s.watched(nil, again...)
-	if n := len(before); n > 0 && before[n-1].Kind == runbook.EventCompleted && code == relight.CodeUsage.Exit() {
-		code = 0 // it had completed before the signal came: there is nothing to go on with
+	if run == "" {
+		return m.sc.start(m.stand) // with nothing on record there is no run yet
+	}
+	return []string{"run", "resume", string(run), "--identity", m.identity(), "--confirm", "main", "--yes"}
+}
+
+// recorded tells whether an event of the undisturbed run is among those of another.
+func (m *matrix) recorded(event int, events []relight.Event) bool {
+	left := rank(m.golden, event)
+	for _, e := range events {
+		if like(m.golden[event], e) {
+			left--
+		}
+	}
+	return left <= 0
+}
+
+// ahead tells whether a run that was killed before can be killed at p: that is still to come, and nothing confuses it with what was.
+func (m *matrix) ahead(p point, reached []point, run relight.RunID) bool {
+	same := func(q point) bool { return m.golden[q.event].Step == m.golden[p.event].Step }
+	return run != "" && !slices.ContainsFunc(reached, same) && rank(m.golden, p.event) == 1 && !m.recorded(p.event, m.journal(run))
+}
+
+// finish has a run finished.
+func (m *matrix) finish(run relight.RunID, again []string) relight.RunID {
+	over := false
+	if run != "" {
+		events := m.journal(run)
+		over = len(events) > 0 && events[len(events)-1].Kind == runbook.EventCompleted
+	}
+	events, code, said := m.watched(nil, again...)
+	if over && code == relight.CodeUsage.Exit() {
+		code = 0 // it had completed before the signal came, or without being reached: there is nothing to go on with
 	}
 	if code != 0 {
-		s.t.Fatalf("the next process does not finish: exit %d\n%s", code, said)
+		m.t.Fatalf("the next process does not finish: exit %d\n%s", code, said)
 	}
-	run := append(events, after...)[0].Run
-	if twice := stop(); len(twice) > 0 {
-		s.t.Errorf("two servers held the data directory at once: %v", twice)
-	}
-	if got := s.verify(run); got != lost {
-		s.t.Errorf("%d commits are lost; undisturbed it is %d", got, lost)
-	}
-	s.notTwice(run, len(before), p, golden)
-}
-
-// unrecorded is how many events up to the one with number seq are not on record: those that would have been recorded together with it.
-func (s *stand) unrecorded(seq int64) int {
-	s.t.Helper()
-	if all := s.journal(""); len(all) > 0 {
-		seq -= all[len(all)-1].Seq
-	}
-	return max(1, int(seq)) // a service may have gone on with the journal
+	return cmp.Or(run, runOf(events))
 }
 
 // verify holds what came back against the ledger and the promises, and gives how many commits are lost.
@@ -272,33 +360,35 @@ func (s *stand) timeline() {
 	}
 }
 
-// notTwice makes sure that what was had before the kill was not had again after it.
-func (s *stand) notTwice(run relight.RunID, before int, p point, golden []seen) {
-	s.t.Helper()
-	events := s.journal(run)
+// notTwice makes sure that what was had before a kill was not had again after it.
+func (m *matrix) notTwice(run relight.RunID, killed []point) {
+	m.t.Helper()
+	events := m.journal(run)
 	over := map[string]bool{}
-	for i, e := range events {
+	for _, e := range events {
 		switch e.Kind {
 		case runbook.EventStepSucceeded:
 			over[e.Step] = true
 		case runbook.EventStepStarted:
-			if i >= before && over[e.Step] {
-				s.t.Errorf("step %s had succeeded and was started again", e.Step)
+			if over[e.Step] {
+				m.t.Errorf("step %s had succeeded and was started again", e.Step)
 			}
 		}
 	}
-	if copies, err := filepath.Glob(s.path("evidence", "corrupted-*.tar.gz")); err != nil || len(copies) > 1 {
-		s.t.Errorf("evidence was kept %d times: %v %v", len(copies), copies, err)
+	if copies, err := filepath.Glob(m.path("evidence", "corrupted-*.tar.gz")); err != nil || len(copies) > 1 {
+		m.t.Errorf("evidence was kept %d times: %v %v", len(copies), copies, err)
 	}
-	if partial, err := filepath.Glob(s.path("evidence", "*.partial")); err != nil || len(partial) > 0 {
-		s.t.Errorf("unfinished copies are left: %v %v", partial, err)
+	if partial, err := filepath.Glob(m.path("evidence", "*.partial")); err != nil || len(partial) > 0 {
+		m.t.Errorf("unfinished copies are left: %v %v", partial, err)
 	}
-	missing := golden[p.event]
-	told := missing.Kind == runbook.EventStepSucceeded || missing.Kind == runbook.EventStepEffected
-	if step := missing.Step; !p.unrecorded || !told || !slices.Contains(once, step) {
-		return
-	}
-	if attempts, by := ends(events, missing.Step); attempts != 1 || !slices.Equal(by, []string{"probe"}) {
-		s.t.Errorf("the effect of %s was there and not on record: it was attempted %d times, its end is told by %v; the probe must find it", missing.Step, attempts, by)
+	for _, p := range killed {
+		missing := m.golden[p.event]
+		told := missing.Kind == runbook.EventStepSucceeded || missing.Kind == runbook.EventStepEffected
+		if step := missing.Step; !p.unrecorded || !told || !slices.Contains(once, step) {
+			continue
+		}
+		if attempts, by := ends(events, missing.Step); attempts != 1 || !slices.Equal(by, []string{"probe"}) {
+			m.t.Errorf("the effect of %s was there and not on record: it was attempted %d times, its end is told by %v; the probe must find it", missing.Step, attempts, by)
+		}
 	}
 }

@@ -81,11 +81,16 @@ func (s *stand) watched(at func(i int, e seen) (kill bool), args ...string) (eve
 // interrupt runs a command and kills it at p. It tells whether the point was reached.
 func (s *stand) interrupt(p point, golden []seen, args ...string) (events []seen, reached bool) {
 	s.t.Helper()
+	want := golden[p.event]
 	if p.unrecorded {
-		return s.killUnrecorded(golden[p.event].Seq, args...)
+		return s.killUnrecorded(want, rank(golden, p.event), args...)
 	}
-	events, _, said := s.watched(func(i int, _ seen) bool {
-		if i != p.event {
+	left := rank(golden, p.event)
+	events, _, said := s.watched(func(_ int, e seen) bool {
+		if !like(want, e.Event) {
+			return false
+		}
+		if left--; left > 0 {
 			return false
 		}
 		reached = true
@@ -97,6 +102,19 @@ func (s *stand) interrupt(p point, golden []seen, args ...string) (events []seen
 	}
 	return events, reached
 }
+
+// rank says how many events like this one a run has up to it.
+func rank(golden []seen, event int) (n int) {
+	for _, e := range golden[:event+1] {
+		if like(golden[event], e.Event) {
+			n++
+		}
+	}
+	return n
+}
+
+// like tells whether a run's event tells of the same as one of another run.
+func like(a seen, b relight.Event) bool { return a.Kind == b.Kind && a.Step == b.Step }
 
 // journal reads all events of a run; "" is those of every run.
 func (s *stand) journal(run relight.RunID) []relight.Event {
