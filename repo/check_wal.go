@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -48,12 +47,14 @@ func (c *checking) storeWAL(ctx context.Context, store string) error {
 		c.find(Finding{Severity: SeverityError, Object: objectOf(p), What: p.Error(), Remains: remains})
 	}
 	held := map[WALKey][]stretch{}
-	bodies := map[string]bool{}
+	found := make([]bool, before.bodies.count)
 	lines := map[WALKey]bool{} // whose history is there
 	err = c.m.Sidecars(ctx, store, func(k WALKey, s Sidecar, live bool) error {
 		c.rep.WAL++
 		c.rep.WALBytes += s.Stored
-		bodies[s.Body] = true
+		if place := before.bodies.place(s.Body); place != unlisted {
+			found[place] = true
+		}
 		if s.End > s.Start {
 			held[k] = append(held[k], stretch{s.Start, s.End})
 		} else {
@@ -72,7 +73,7 @@ func (c *checking) storeWAL(ctx context.Context, store string) error {
 	if err != nil {
 		return err
 	}
-	c.loose(ctx, before, bodies, problems)
+	c.loose(ctx, before, found, problems)
 	c.lines(before, held, lines, problems)
 	c.ends(before, held)
 	return c.holes(ctx, store, held)
@@ -80,19 +81,19 @@ func (c *checking) storeWAL(ctx context.Context, store string) error {
 
 // walSeen is what lay in a store's WAL before its sidecars were read.
 type walSeen struct {
-	bodies  map[string]time.Time // and when the storage received them
+	bodies  *nameTable // and, in the place of sizes, when the storage received them, in nanoseconds since 1970
 	newest  time.Time
 	covered map[WALKey]relight.LSN
 	cluster bool // a record says which cluster the store belongs to
 }
 
 func (c *checking) walNames(ctx context.Context, store string) (walSeen, error) {
-	s := walSeen{bodies: map[string]time.Time{}, covered: map[WALKey]relight.LSN{}}
+	s := walSeen{bodies: &nameTable{}, covered: map[WALKey]relight.LSN{}}
 	var systems []relight.SystemID
 	err := c.m.storage.List(ctx, walPrefix(store), func(i blob.Info) error {
 		switch kindOfWAL(i.Name) {
 		case "body":
-			s.bodies[i.Name] = i.Modified
+			s.bodies.add(i.Name, i.Modified.UnixNano())
 		case "cluster":
 			s.cluster = true
 		case "coverage":
@@ -120,14 +121,16 @@ func (c *checking) walNames(ctx context.Context, store string) (walSeen, error) 
 const looseAfter = time.Minute
 
 // loose finds bodies without a sidecar: of a writer that died, or of a sidecar that was removed.
-func (c *checking) loose(ctx context.Context, before walSeen, bodies map[string]bool, problems []error) {
+func (c *checking) loose(ctx context.Context, before walSeen, found []bool, problems []error) {
 	bad := map[string]bool{}
 	for _, p := range problems {
 		bad[strings.TrimSuffix(objectOf(p), metaSuffix)] = true
 	}
-	for _, name := range slices.Sorted(maps.Keys(before.bodies)) {
+	place := -1
+	for name, received := range before.bodies.all() {
+		place++
 		base := strings.TrimSuffix(name, "."+lastElement(name, "."))
-		if bodies[name] || bad[base] || bad[name] || before.newest.Sub(before.bodies[name]) < looseAfter {
+		if found[place] || bad[base] || bad[name] || before.newest.Sub(time.Unix(0, received)) < looseAfter {
 			continue
 		}
 		if _, err := c.m.storage.Stat(ctx, name); errors.Is(err, blob.ErrNotFound) {

@@ -176,7 +176,7 @@ func (c *copier) missing(ctx context.Context) ([]Manifest, error) {
 		}
 		if err != nil {
 			problems = append(problems, err)
-		} else if _, has := there[s.Name]; !has {
+		} else if !there.has(s.Name) {
 			out = append(out, man)
 		}
 	}
@@ -273,15 +273,9 @@ func (c *copier) wal(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	bodies := map[string]bool{} // that the mirror has, by the names of what they belong to
-	for name := range there {
-		if !strings.HasSuffix(name, metaSuffix) {
-			bodies[strings.TrimSuffix(name, "."+lastElement(name, "."))] = true
-		}
-	}
 	var todo []walName
 	for _, w := range l.sidecars {
-		if _, has := there[w.sidecar()]; (!has || !bodies[w.base()]) && !c.off[w.sidecar()] {
+		if (!there.has(w.sidecar()) || !hasBody(there, w)) && !c.off[w.sidecar()] {
 			todo = append(todo, w)
 		}
 	}
@@ -290,7 +284,7 @@ func (c *copier) wal(ctx context.Context) error {
 	})
 	for name := range l.objects.all() {
 		if strings.Contains(name, "/system.") || strings.Contains(name, "/gap/") {
-			if _, has := there[name]; !has {
+			if !there.has(name) {
 				if err := c.one(ctx, blob.Info{Name: name}, nil); err != nil {
 					return err
 				}
@@ -305,12 +299,22 @@ func (c *copier) wal(ctx context.Context) error {
 			if err := c.replace(ctx, name); err != nil {
 				return err
 			}
-			if _, has := there[name]; !has {
+			if !there.has(name) {
 				c.mirror.witness(ctx, name, c.mirror.now())
 			}
 		}
 	}
 	return nil
+}
+
+// hasBody says whether a listing has a body of a piece of WAL.
+func hasBody(t *nameTable, w walName) bool {
+	for name := range t.under(w.base() + ".") {
+		if name != w.sidecar() {
+			return true
+		}
+	}
+	return false
 }
 
 func boolRank(first bool) int {
@@ -388,36 +392,27 @@ func (c *copier) all(ctx context.Context, what, prefix string, skip map[string]b
 	}
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(c.m.o.Workers)
-	done, total := int64(0), int64(len(from))
-	for _, name := range slices.Sorted(namesOf(from)) {
+	done, total := int64(0), int64(from.count)
+	for name, size := range from.all() {
 		done++
-		size, has := there[name]
-		if has && size != from[name] && v != nil {
-			return corrupt(name, "the mirror holds it with %d bytes, and the repository with %d", size, from[name])
+		copied, has := there.get(name)
+		if has && copied != size && v != nil {
+			return corrupt(name, "the mirror holds it with %d bytes, and the repository with %d", copied, size)
 		}
 		if has || skip[name] || c.off[name] || strings.HasSuffix(name, ".beat") {
 			continue
 		}
 		c.progress(relight.Progress{Phase: what, Done: done, Total: total, Unit: "objects"})
-		g.Go(func() error { return c.one(gctx, blob.Info{Name: name, Size: from[name]}, v) })
+		g.Go(func() error { return c.one(gctx, blob.Info{Name: name, Size: size}, v) })
 	}
 	return g.Wait()
 }
 
-func namesOf(m map[string]int64) func(func(string) bool) {
-	return func(yield func(string) bool) {
-		for k := range m {
-			if !yield(k) {
-				return
-			}
-		}
-	}
-}
-
-func listNames(ctx context.Context, s blob.Storage, prefix string) (map[string]int64, error) {
-	out := map[string]int64{}
+// listNames lists what lies under a prefix.
+func listNames(ctx context.Context, s blob.Storage, prefix string) (*nameTable, error) {
+	out := &nameTable{}
 	err := s.List(ctx, prefix, func(i blob.Info) error {
-		out[i.Name] = i.Size
+		out.add(i.Name, i.Size)
 		return nil
 	})
 	if err != nil {

@@ -50,19 +50,23 @@ func heldSnapshot(man Manifest, damaged bool, received time.Time) HeldSnapshot {
 	return h
 }
 
-// walObject is a piece of WAL with the objects that it consists of.
-type walObject struct {
-	HeldWAL
-	names []string // sidecar first: no sidecar may ever be seen without its body
-	bytes int64
-}
-
 // storeHoldings is what a repository holds of one store, with its objects.
 type storeHoldings struct {
 	Holdings
-	wal     []walObject
-	orphans []string // bodies that no sidecar refers to
+	pieces  []walObjects // the objects of each piece of WAL
+	orphans []string     // bodies that no sidecar refers to
 	objects *nameTable
+}
+
+// walObjects says where in the listing the objects of a piece of WAL are. There are too many to keep their names.
+type walObjects struct{ sidecar, body int32 }
+
+// listed gives the places, the sidecar first: no sidecar may ever be seen without its body. A sidecar whose body is missing goes alone.
+func (o walObjects) listed() []int32 {
+	if o.body == unlisted {
+		return []int32{o.sidecar}
+	}
+	return []int32{o.sidecar, o.body}
 }
 
 // holdings reads what a store has. A WAL object that is refused or damaged is no piece: it is left where it is.
@@ -73,18 +77,20 @@ func (m *Meta) holdings(ctx context.Context, store string, snapshots []HeldSnaps
 		return nil, err
 	}
 	h.objects = l.objects
-	held := map[string]bool{}
+	held := make([]bool, l.objects.count)
 	unread := map[string]bool{}
 	err = m.fetch(ctx, l, l.sidecars, func(r walResult) error {
 		if r.err != nil {
 			unread[r.w.base()] = true
 			return nil
 		}
-		held[r.sc.Body] = true
-		if r.w.class == walHistory {
-			return nil
+		piece := walObjects{sidecar: l.objects.place(r.w.sidecar()), body: l.objects.place(r.sc.Body)}
+		if piece.body != unlisted {
+			held[piece.body] = true
 		}
-		h.add(r)
+		if r.w.class != walHistory {
+			h.add(r, piece)
+		}
 		return nil
 	})
 	if err != nil {
@@ -94,31 +100,26 @@ func (m *Meta) holdings(ctx context.Context, store string, snapshots []HeldSnaps
 	return h, m.heldLines(ctx, store, h)
 }
 
-func (h *storeHoldings) size(name string) int64 {
-	size, _ := h.objects.get(name)
-	return size
-}
-
-func (h *storeHoldings) add(r walResult) {
+func (h *storeHoldings) add(r walResult, piece walObjects) {
 	sc := r.sc
-	w := HeldWAL{System: r.w.System, Timeline: r.w.Timeline, Start: sc.Start, End: sc.End, SegmentSize: sc.SegmentSize,
-		Until: later(later(sc.LastCommit, sc.CoveredAt), sc.signed), Marks: sc.Marks}
-	h.WAL = append(h.WAL, w)
-	h.wal = append(h.wal, walObject{HeldWAL: w, names: []string{r.w.sidecar(), sc.Body}, bytes: sc.Stored})
+	h.WAL = append(h.WAL, HeldWAL{System: r.w.System, Timeline: r.w.Timeline, Start: sc.Start, End: sc.End, SegmentSize: sc.SegmentSize,
+		Until: later(later(sc.LastCommit, sc.CoveredAt), sc.signed), Marks: sc.Marks})
+	h.pieces = append(h.pieces, piece)
 }
 
 // orphanBodies are bodies without a sidecar: of a writer that died, or that came second.
-func orphanBodies(l walListing, held, unread map[string]bool) []string {
+func orphanBodies(l walListing, held []bool, unread map[string]bool) []string {
 	var out []string
+	place := -1
 	for name := range l.objects.all() {
+		place++
 		base := strings.TrimSuffix(name, "."+lastElement(name, "."))
 		named := strings.HasSuffix(name, metaSuffix) || strings.HasSuffix(name, ".beat") || strings.Contains(name, "/gap/") || strings.Contains(name, "/expired/")
 		_, isBody := parseSidecarName(base + metaSuffix)
-		if isBody && !named && !held[name] && !unread[base] {
+		if isBody && !named && !held[place] && !unread[base] {
 			out = append(out, name)
 		}
 	}
-	slices.Sort(out)
 	return out
 }
 

@@ -5,12 +5,18 @@ import (
 	"runtime/debug"
 	"testing"
 
+	"github.com/toolboxai/relight/host"
 	"go.uber.org/goleak"
 )
+
+const memory = "/dev/shm"
 
 func TestMain(m *testing.M) {
 	if os.Getenv("RELIGHT_TEST_PHASE") == "" { // where memory is measured, it is collected as everywhere
 		debug.SetGCPercent(400) // storages in memory are cloned thousands of times
+	}
+	if free, err := host.FreeSpace(memory); err == nil && free > 8<<30 && os.Getenv("TMPDIR") == "" {
+		_ = os.Setenv("TMPDIR", memory) // what is told of power losses here is told by models: a real disk adds only its waiting
 	}
 	goleak.VerifyTestMain(m)
 }

@@ -1,6 +1,7 @@
 package repo
 
 import (
+	"bytes"
 	"encoding/binary"
 	"iter"
 	"sort"
@@ -69,16 +70,72 @@ func (t *nameTable) all() iter.Seq2[string, int64] {
 
 // get is the size of the object of a name, if it is listed.
 func (t *nameTable) get(name string) (int64, bool) {
+	_, size, ok := t.find(name)
+	return size, ok
+}
+
+func (t *nameTable) has(name string) bool {
+	_, ok := t.get(name)
+	return ok
+}
+
+func (t *nameTable) find(name string) (place int, size int64, ok bool) {
+	head := t.headBefore(name)
+	place = head * nameStride
+	for found, size := range t.from(head) {
+		if string(found) >= name {
+			return place, size, string(found) == name
+		}
+		place++
+	}
+	return place, 0, false
+}
+
+// unlisted is the place of a name that is not listed.
+const unlisted = -1
+
+// place is where a name is, counted from 0, or unlisted.
+func (t *nameTable) place(name string) int32 {
+	place, _, ok := t.find(name)
+	if !ok {
+		return unlisted
+	}
+	return int32(place)
+}
+
+// at is the name at a place, and the size of its object.
+func (t *nameTable) at(place int32) (string, int64) {
+	no := place - place%nameStride
+	for name, size := range t.from(int(place / nameStride)) {
+		if no == place {
+			return string(name), size
+		}
+		no++
+	}
+	return "", 0
+}
+
+// under gives the names that begin so.
+func (t *nameTable) under(prefix string) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for name := range t.from(t.headBefore(prefix)) {
+			if string(name) < prefix {
+				continue
+			}
+			if !bytes.HasPrefix(name, []byte(prefix)) || !yield(string(name)) {
+				return
+			}
+		}
+	}
+}
+
+// headBefore is the head from which on a name is to be looked for.
+func (t *nameTable) headBefore(name string) int {
 	after := sort.Search(len(t.heads), func(i int) bool {
 		for head := range t.from(i) {
 			return string(head) > name
 		}
 		return true
 	})
-	for found, size := range t.from(max(after-1, 0)) {
-		if string(found) >= name {
-			return size, string(found) == name
-		}
-	}
-	return 0, false
+	return max(after-1, 0)
 }

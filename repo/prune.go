@@ -331,7 +331,8 @@ func (p *pruner) store(ctx context.Context, store string, mans []Manifest, sets 
 		p.out.Stores = append(p.out.Stores, PrunedStore{Store: store, Retention: r, WALGoes: p.wal(store, h, r)})
 	}
 	for _, name := range h.orphans {
-		p.goes(name, h.size(name))
+		size, _ := h.objects.get(name)
+		p.goes(name, size)
 	}
 	stay := slices.DeleteFunc(mans, func(man Manifest) bool {
 		if !slices.Contains(r.Remove, man.ID) {
@@ -345,16 +346,19 @@ func (p *pruner) store(ctx context.Context, store string, mans []Manifest, sets 
 
 // wal notes the WAL that is not wanted.
 func (p *pruner) wal(store string, h *storeHoldings, r Retention) (goes Amount) {
-	for _, w := range h.wal {
-		if r.Wants(w.HeldWAL) {
+	for i, w := range h.WAL {
+		if r.Wants(w) {
 			continue
 		}
-		goes.add(w.bytes)
 		k := WALKey{Store: store, System: w.System, Timeline: w.Timeline}
-		for _, name := range w.names {
-			p.goes(name, h.size(name))
+		var stored int64
+		for _, place := range h.pieces[i].listed() {
+			name, size := h.objects.at(place)
+			p.goes(name, size)
 			p.gone[k] = append(p.gone[k], stretchOfObject{stretch{w.Start, w.End}, name})
+			stored = size
 		}
+		goes.add(stored)
 	}
 	return goes
 }

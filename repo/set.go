@@ -148,7 +148,8 @@ func (p *pruner) goneSets(ctx context.Context, sets []Set) error {
 			over = over && judged[x.Store] // another store's points are kept without being asked for
 		}
 		if over {
-			p.goes(setPrefix+s.Name, sizes[setPrefix+s.Name])
+			size, _ := sizes.get(setPrefix + s.Name)
+			p.goes(setPrefix+s.Name, size)
 		}
 	}
 	return nil

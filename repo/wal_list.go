@@ -62,6 +62,11 @@ func compare[T ~uint32 | ~uint64](a, b T) int {
 	return 0
 }
 
+func (l walListing) has(w walName) bool {
+	_, ok := slices.BinarySearchFunc(l.sidecars, w, byWAL)
+	return ok
+}
+
 func (l walListing) liveSegments() []string {
 	var out []string
 	for _, w := range l.sidecars {
@@ -173,19 +178,16 @@ func (m *Meta) walkWAL(ctx context.Context, store string, fn func(walResult) err
 	if err != nil {
 		return err
 	}
-	seen := map[string]bool{}
+	replaced := map[walName]bool{}
 	err = m.fetch(ctx, l, l.sidecars, func(r walResult) error {
-		if r.w.class == walSegment {
-			seen[r.w.name+r.w.System.String()] = true
-		}
 		if !errors.Is(r.err, blob.ErrNotFound) {
 			return fn(r)
 		}
 		segment := walName{WALKey: r.w.WALKey, class: walSegment, name: r.w.name}
-		if r.w.class != walLive || seen[r.w.name+r.w.System.String()] {
+		if r.w.class != walLive || replaced[segment] || l.has(segment) {
 			return nil
 		}
-		seen[r.w.name+r.w.System.String()] = true
+		replaced[segment] = true
 		sc, err := m.wholeSegment(ctx, segment)
 		if errors.Is(err, blob.ErrNotFound) {
 			return nil
