@@ -55,6 +55,7 @@ func filter(all []string, want func(string) bool) (out []string) {
 
 // Half a million sidecars are a listing of 80 MB: the test's are fewer, and as large each.
 func TestListingOfManySidecarsIsSmall(t *testing.T) {
+	much(t)
 	const segments, most = 100_000, 160 // bytes each
 	st := newStand(t)
 	m := st.writer(newLongLog(st, segments))
