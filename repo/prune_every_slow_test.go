@@ -8,5 +8,5 @@ const (
 	everyFault = 7
 	everyPause = 3
 
-	tibCheckToo = false // retention marks what a check looks at, by the same code
+	tibOwnerToo = false // a check and retention, which mark by the same code: half the time of the whole test
 )

@@ -8,5 +8,5 @@ const (
 	everyFault = 1
 	everyPause = 1
 
-	tibCheckToo = true
+	tibOwnerToo = true
 )
