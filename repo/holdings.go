@@ -77,6 +77,7 @@ func (m *Meta) holdings(ctx context.Context, store string, snapshots []HeldSnaps
 		return nil, err
 	}
 	h.objects = l.objects
+	h.WAL, h.pieces = make([]HeldWAL, 0, len(l.sidecars)), make([]walObjects, 0, len(l.sidecars))
 	held := make([]bool, l.objects.count)
 	unread := map[string]bool{}
 	err = m.fetch(ctx, l, l.sidecars, func(r walResult) error {
