@@ -31,7 +31,8 @@ build:
 	go build -buildvcs=$(VCS) -ldflags '-s -w' -o $(BIN) ./cmd/relight
 
 # Everything that CI runs, set-up included. Tests upon servers wait more than they work; what only works goes on beside them.
-test: setup build
+test:
+	@$(MAKE) --no-print-directory -j2 setup bin/golangci-lint
 	@$(MAKE) --no-print-directory -j2 servers lint race
 	@$(MAKE) --no-print-directory budget
 
