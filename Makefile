@@ -4,7 +4,7 @@
 #   make test    everything that CI runs: lint, unit tests under the race detector, real servers, crash matrices, budget
 #   make check   build, lint, the rules of the house, unit tests: what to run before a commit
 #   make bench   relight beside pgBackRest and pg_basebackup; needs root, and mmdebstrap for the first run
-#   make soak    the exhaustive fault runs, for hours
+#   make soak    the exhaustive fault runs, for hours; RELIGHT_CRASH_ROUNDS=1 kills with one seed instead of five
 #
 # Building the linter costs about 105 CPU-seconds, once; it lies in bin/ afterwards.
 #

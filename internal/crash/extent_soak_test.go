@@ -4,8 +4,8 @@ package crash_test
 
 // What `make soak` covers: every boundary and every event, many moments, several seeds.
 const (
-	rounds  = 5
-	moments = 12
-	kills   = 1
-	prompt  = 1
+	usualRounds = 5
+	moments     = 12
+	kills       = 1
+	prompt      = 1
 )

@@ -10,29 +10,29 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"testing"
 	"time"
 )
 
 var (
 	seed   = flag.Uint64("seed", 0, "where the random moments come from; 0 takes a new one")
+	rounds = flag.Int("rounds", usualRounds, "how often all is gone through, each time with other random moments")
 	binary string // relight, built once
 )
 
 func TestMain(m *testing.M) {
+	for variable, name := range map[string]string{"RELIGHT_CRASH_SEED": "seed", "RELIGHT_CRASH_ROUNDS": "rounds"} {
+		if given := os.Getenv(variable); given != "" {
+			if err := flag.Set(name, given); err != nil {
+				fmt.Fprintf(os.Stderr, "%s=%s: %v\n", variable, given, err)
+				os.Exit(2)
+			}
+		}
+	}
 	flag.Parse()
 	if err := flag.Set("test.parallel", "4"); err != nil { // trials wait for servers more than they work
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(2)
-	}
-	if given := os.Getenv("RELIGHT_CRASH_SEED"); given != "" && *seed == 0 {
-		n, err := strconv.ParseUint(given, 10, 64)
-		if err != nil {
-			fmt.Fprintln(os.Stderr, "RELIGHT_CRASH_SEED:", err)
-			os.Exit(2)
-		}
-		*seed = n
 	}
 	os.Exit(run(m))
 }

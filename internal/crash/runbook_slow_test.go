@@ -47,7 +47,7 @@ func TestKilledAnywhere(t *testing.T) {
 			t.Run(fmt.Sprintf("%s/part-%d", sc.name, part), func(t *testing.T) {
 				t.Parallel()
 				s := newStand(t)
-				for round := range rounds {
+				for round := range *rounds {
 					s.everywhere(t, sc, round, part, been)
 				}
 				been.mu.Lock()

@@ -23,7 +23,7 @@ import (
 // processes and its clients' connections under load; each time the next process protects again. In the end the machine is lost, and what comes back must lack nothing that the repository had to hold.
 func TestProtectionKilledAnywhere(t *testing.T) {
 	t.Parallel()
-	for round := range rounds {
+	for round := range *rounds {
 		s := newEstate(t)
 		r := random(t.Name(), round)
 		for range 2 * moments { // no base backup is there yet
