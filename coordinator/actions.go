@@ -21,6 +21,9 @@ type Live struct {
 	LSN      relight.LSN // everything before it is flushed
 }
 
+// ErrStarting is why a server does not answer yet, and soon will: it starts, or replays what a crash left.
+var ErrStarting = errors.New("the server is not ready yet")
+
 // Protection is the coordinator's process as seen from outside it.
 type Protection interface {
 	Start(ctx context.Context, started func(context.Context, relight.Handle) error) (relight.Handle, error)
@@ -28,7 +31,7 @@ type Protection interface {
 	Running() (relight.Handle, bool, error)
 	Status() (Status, error)
 	Stores() ([]string, error)
-	Live(ctx context.Context, store string) (Live, error)
+	Live(ctx context.Context, store string) (Live, error) // ErrStarting: ask again
 }
 
 // Actions are the protect.* capabilities; open is asked when one runs.
@@ -120,6 +123,13 @@ func (a *actions) wait(ctx context.Context, env action.Env, in waitInput) (Prote
 	limited, cancel := context.WithTimeout(ctx, in.Timeout)
 	defer cancel()
 	live, err := p.Live(limited, store)
+	for errors.Is(err, ErrStarting) {
+		env.Progress(relight.Progress{Phase: "waiting for protection: " + err.Error()})
+		if pause(limited, 200*time.Millisecond) != nil {
+			break
+		}
+		live, err = p.Live(limited, store)
+	}
 	if err != nil {
 		return Protected{}, &relight.Error{Op: "ask where the server stands", Subject: "store " + store, Err: err,
 			Hint: "`relight service list` shows whether it runs; `relight postgres doctor` finds what else stands in the way"}

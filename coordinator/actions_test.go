@@ -3,6 +3,7 @@ package coordinator
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -18,6 +19,7 @@ type outside struct {
 	status  Status
 	live    Live
 	liveErr error
+	asked   func() error // when set, what Live fails with
 	stores  []string
 	later   func() Status // when set, what Status says
 	started int
@@ -45,8 +47,13 @@ func (o *outside) Status() (Status, error) {
 	}
 	return o.status, nil
 }
-func (o *outside) Stores() ([]string, error)                  { return o.stores, nil }
-func (o *outside) Live(context.Context, string) (Live, error) { return o.live, o.liveErr }
+func (o *outside) Stores() ([]string, error) { return o.stores, nil }
+func (o *outside) Live(context.Context, string) (Live, error) {
+	if o.asked != nil {
+		return o.live, o.asked()
+	}
+	return o.live, o.liveErr
+}
 
 func newOutside(now time.Time) *outside {
 	return &outside{running: true, stores: []string{"main"}, live: Live{Timeline: 2, LSN: 500},
@@ -114,6 +121,32 @@ func TestWaitEndsWhenProtected(t *testing.T) {
 		got, err := a.wait(t.Context(), action.Env{}.WithDefaults(), waitInput{Store: "main", Timeout: time.Minute})
 		if err != nil || got.Durable != 500 || time.Since(begun) < 5*time.Second || time.Since(begun) > 6*time.Second {
 			t.Fatal(got, err, time.Since(begun))
+		}
+	})
+}
+
+// A server that replays what a crash left will answer.
+func TestWaitWaitsForAServerThatStarts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o, begun := newOutside(time.Now()), time.Now()
+		starting := fmt.Errorf("%w: the database system is in recovery mode", ErrStarting)
+		o.later = func() Status { return newOutside(time.Now()).status }
+		o.asked = func() error {
+			if time.Since(begun) < 5*time.Second {
+				return starting
+			}
+			return nil
+		}
+		a := &actions{open: func() (Protection, error) { return o, nil }}
+		var said string
+		env := action.Env{Progress: func(p relight.Progress) { said = p.Phase }}.WithDefaults()
+		if _, err := a.wait(t.Context(), env, waitInput{Timeout: time.Minute}); err != nil || time.Since(begun) < 5*time.Second || !strings.Contains(said, "recovery mode") {
+			t.Fatal(err, time.Since(begun), said)
+		}
+		o.asked = func() error { return starting }
+		_, err := a.wait(t.Context(), env, waitInput{Timeout: time.Minute})
+		if !errors.Is(err, ErrStarting) || relight.HintOf(err) == "" || time.Since(begun) < time.Minute {
+			t.Fatal(err, time.Since(begun))
 		}
 	})
 }
