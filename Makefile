@@ -32,7 +32,6 @@ build:
 
 # Everything that CI runs, set-up included. Tests upon servers wait more than they work; what only works goes on beside them.
 test:
-	@$(MAKE) --no-print-directory -j2 setup bin/golangci-lint
 	@$(MAKE) --no-print-directory -j2 servers lint race
 	@$(MAKE) --no-print-directory budget
 
@@ -62,12 +61,12 @@ unit:
 CONCURRENT = $(shell grep -rlE 'go func|sync\.|atomic\.|errgroup\.' --include='*.go' --exclude-dir=tools . | xargs -n1 dirname | sort -u)
 COMPUTING  := github.com/klauspost/compress/... github.com/zeebo/blake3/... modernc.org/sqlite/lib \
 	$(addprefix crypto/internal/fips140/,edwards25519/... nistec/... mlkem sha3 bigmod)
-race:
+race: setup
 	CGO_ENABLED=1 go test -vet=off -race -short -timeout 15m $(COMPUTING:%=-gcflags=%=-race=false) $(CONCURRENT)
 	CGO_ENABLED=1 go -C tools test -vet=off -race ./bench
 
 # Real servers and crash matrices, the longest first. Three packages at a time: each starts servers of its own, and waits for them.
-servers:
+servers: setup
 	go test -vet=off -tags $(TAGS) -timeout 20m -p 3 ./internal/crash ./store/postgres ./repo ./cli ./...
 
 budget: build
