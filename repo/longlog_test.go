@@ -130,13 +130,20 @@ func (s *longLog) Stat(ctx context.Context, name string) (blob.Info, error) {
 	return blob.Info{Name: name, Size: int64(len(b)), Modified: s.clock.now()}, nil
 }
 
-// heapInUse is what is in use after a collection, and one more for what pools keep until then.
-func heapInUse() int64 {
-	var s runtime.MemStats
-	runtime.GC()
-	runtime.GC()
-	runtime.ReadMemStats(&s)
-	return int64(s.HeapAlloc)
+// heapFor is what a value of so many parts keeps in use for each of them. It collects once more for what pools keep until then.
+func heapFor[T any](parts int64, make func() T) (v T, each int64) {
+	inUse := func() int64 {
+		var s runtime.MemStats
+		runtime.GC()
+		runtime.GC()
+		runtime.ReadMemStats(&s)
+		return int64(s.HeapAlloc)
+	}
+	before := inUse()
+	v = make()
+	each = (inUse() - before) / parts
+	runtime.KeepAlive(v)
+	return v, each
 }
 
 // What retention remembers of WAL is a few words for each piece: a month of it is half a million pieces.
@@ -145,12 +152,9 @@ func TestHoldingsOfManySegmentsAreSmall(t *testing.T) {
 	const segments, most = 4000, 230 // bytes each
 	st := newStand(t)
 	m := st.writer(newLongLog(st, segments))
-	before := heapInUse()
-	h := must(m.holdings(t.Context(), testKey.Store, nil, nil))(t)
-	each := (heapInUse() - before) / segments
+	h, each := heapFor(segments, func() *storeHoldings { return must(m.holdings(t.Context(), testKey.Store, nil, nil))(t) })
 	t.Logf("%d bytes for each segment", each)
 	if len(h.WAL) != segments || len(h.orphans) != 0 || each > most {
 		t.Errorf("%d pieces, %d orphans, %d bytes each", len(h.WAL), len(h.orphans), each)
 	}
-	runtime.KeepAlive(h)
 }

@@ -2,7 +2,6 @@ package repo
 
 import (
 	"maps"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -59,12 +58,9 @@ func TestListingOfManySidecarsIsSmall(t *testing.T) {
 	const segments, most = 100_000, 160 // bytes each
 	st := newStand(t)
 	m := st.writer(newLongLog(st, segments))
-	before := heapInUse()
-	l := must(m.listWAL(t.Context(), walPrefix("main")))(t)
-	each := (heapInUse() - before) / segments
+	l, each := heapFor(segments, func() walListing { return must(m.listWAL(t.Context(), walPrefix("main")))(t) })
 	t.Logf("%d bytes for each segment", each)
 	if len(l.sidecars) != segments || l.objects.count < 2*segments || each > most {
 		t.Errorf("%d sidecars, %d objects, %d bytes each", len(l.sidecars), l.objects.count, each)
 	}
-	runtime.KeepAlive(l)
 }
