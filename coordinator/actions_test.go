@@ -18,7 +18,6 @@ type outside struct {
 	running bool
 	status  Status
 	live    Live
-	liveErr error
 	asked   func() error // when set, what Live fails with
 	stores  []string
 	later   func() Status // when set, what Status says
@@ -49,10 +48,10 @@ func (o *outside) Status() (Status, error) {
 }
 func (o *outside) Stores() ([]string, error) { return o.stores, nil }
 func (o *outside) Live(context.Context, string) (Live, error) {
-	if o.asked != nil {
-		return o.live, o.asked()
+	if o.asked == nil {
+		return o.live, nil
 	}
-	return o.live, o.liveErr
+	return o.live, o.asked()
 }
 
 func newOutside(now time.Time) *outside {
@@ -160,9 +159,10 @@ func TestWaitGivesUpAndSaysWhy(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), "not after 1m0s") || relight.HintOf(err) == "" {
 			t.Fatal(err)
 		}
-		o.liveErr = errors.New("connection refused")
+		refused := errors.New("connection refused")
+		o.asked = func() error { return refused }
 		_, err = a.wait(t.Context(), action.Env{}.WithDefaults(), waitInput{Timeout: time.Minute})
-		if !errors.Is(err, o.liveErr) || relight.HintOf(err) == "" {
+		if !errors.Is(err, refused) || relight.HintOf(err) == "" {
 			t.Fatal(err)
 		}
 		_, err = a.wait(t.Context(), action.Env{}.WithDefaults(), waitInput{Store: "nain", Timeout: time.Minute})
@@ -186,7 +186,7 @@ func TestProbes(t *testing.T) {
 		{"protect.stop", func(o *outside) { o.running = false }, action.Done},
 		{"protect.wait", func(*outside) {}, action.Done},
 		{"protect.wait", func(o *outside) { o.live.Timeline = 9 }, action.NotDone},
-		{"protect.wait", func(o *outside) { o.liveErr = errors.New("down") }, action.NotDone},
+		{"protect.wait", func(o *outside) { o.asked = func() error { return errors.New("down") } }, action.NotDone},
 	} {
 		o := newOutside(now)
 		c.spoil(o)

@@ -1,4 +1,4 @@
-//go:build soak && !race
+//go:build slow && soak && !race
 
 package repo
 
@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// TestMemoryDoesNotGrowWithTheLog looks through a month of WAL, half a million segments: a check, and a retention that keeps all but the oldest hundred.
+// TestMemoryDoesNotGrowWithTheLog looks through a month of WAL, half a million segments: a check, and a retention that keeps all of it.
 func TestMemoryDoesNotGrowWithTheLog(t *testing.T) {
 	t.Parallel()
 	for _, phase := range []string{"check", "prune"} {
