@@ -17,6 +17,8 @@ import (
 func TestServerThatRecoversIsStarting(t *testing.T) {
 	t.Parallel()
 	s := pgtest.New(t)
+	s.Start() // once: what initdb leaves was written with wal_level=minimal, and a standby refuses that
+	s.Stop()
 	signal := filepath.Join(s.Dir, "standby.signal")
 	if err := errors.Join(os.WriteFile(signal, nil, 0o600), s.Own(signal)); err != nil {
 		t.Fatal(err)
