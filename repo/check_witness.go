@@ -76,6 +76,8 @@ func remainsAfter(kind string) string {
 		return "each member, by the restore point in its own log; which members there are is no longer on record"
 	case "estate":
 		return "the stores' data, and the estate as its other bundles have it"
+	case "index":
+		return "the snapshots that need none of its packs; which do is named beside this, and the next backup stores anew what they lack"
 	case "anchor":
 		return "the journal; what an older anchor covers stays certain"
 	}

@@ -42,7 +42,7 @@ var exhibits = []exhibit{ //nolint:gochecknoglobals // a table of this test
 	}},
 	{row: "`pack/data/<id>`", match: `^pack/data/`},
 	{row: "`pack/meta/<id>`", match: `^pack/meta/`},
-	{row: "`index/<id>`", match: `^index/`, gone: "the snapshot cannot be restored whole"},
+	{row: "`index/<id>`", match: `^index/`},
 	{row: "`snap/<store>/<snapshot>`", match: `^snap/main/`},
 	{row: "`wal/<store>/system.<n>`", match: `^wal/main/system\.1$`},
 	{row: "`wal/<store>/<system>/<timeline>/<segment>.<random>`", match: `^wal/.*/00000001/000000010000000000000003\.[0-9a-f]{16}$`},

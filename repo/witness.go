@@ -27,7 +27,7 @@ func witnessName(name string) string { return witnessPrefix + name }
 // witnessed says whether objects like this one have a witness.
 func witnessed(name string) bool {
 	switch kindOf(name) {
-	case "epoch", "recipient", "host", "revocation", "tested", manifestKind, "proof", checkedKind, damagedKind, setKind, "estate", "cluster", "coverage", "anchor", "fence":
+	case "epoch", "recipient", "host", "revocation", "tested", manifestKind, "proof", checkedKind, damagedKind, setKind, "estate", "cluster", "coverage", "anchor", "fence", "index":
 		return true
 	case "trash":
 		return !strings.Contains(name, "/marks.") // the seal counts them

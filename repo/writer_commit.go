@@ -77,17 +77,18 @@ func (w *Writer) writeIndex(ctx context.Context, packs []packInfo, recs []record
 	return nil
 }
 
-// putIndex makes an index object durable. recs are sorted.
+// putIndex makes an index object durable, and witnesses it. recs are sorted.
 func (m *Meta) putIndex(ctx context.Context, packs []packInfo, recs []record) (name string, size int64, err error) {
 	sealed, err := m.sealIndex(packs, recs)
 	if err != nil {
 		return "", 0, fmt.Errorf("seal index: %w", err)
 	}
-	name = indexPrefix + packID(blake3.Sum256(sealed)).String()
+	name, begun := indexPrefix+packID(blake3.Sum256(sealed)).String(), m.now()
 	err = m.storage.Put(ctx, name, bytes.NewReader(sealed), blob.PutOptions{})
 	if err != nil && !errors.Is(err, blob.ErrExists) {
 		return "", 0, fmt.Errorf("store %s: %w", name, err)
 	}
+	m.witness(ctx, name, begun)
 	return name, int64(len(sealed)), nil
 }
 
