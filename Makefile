@@ -67,7 +67,7 @@ race: setup
 
 # Real servers and crash matrices, the longest first. Three packages at a time: each starts servers of its own, and waits for them.
 servers: setup
-	go test -vet=off -tags $(TAGS) -timeout 20m -p 3 ./internal/crash ./store/postgres ./repo ./cli ./...
+	go test -vet=off -tags $(TAGS) -timeout 20m -p 4 ./cli ./internal/crash ./store/postgres ./repo ./...
 
 budget: build
 	@tools/budget.sh $(BIN)

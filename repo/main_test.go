@@ -2,6 +2,7 @@ package repo
 
 import (
 	"os"
+	"runtime"
 	"runtime/debug"
 	"testing"
 
@@ -20,5 +21,6 @@ func TestMain(m *testing.M) {
 	if free, err := host.FreeSpace(memory); err == nil && free > 8<<30 && os.Getenv("TMPDIR") == "" {
 		_ = os.Setenv("TMPDIR", memory) // what is told of power losses here is told by models: a real disk adds only its waiting
 	}
+	runtime.MemProfileRate = 0 // a twelfth of the time; with -memprofile, -memprofilerate=524288 sets it again
 	goleak.VerifyTestMain(m)
 }

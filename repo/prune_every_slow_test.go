@@ -1,12 +1,10 @@
-//go:build slow && !soak && !race
+//go:build slow && !race
 
 package repo
 
 const (
 	everyNth   = 1
 	everyCase  = 1
-	everyFault = 7
-	everyPause = 3
-
-	tibOwnerToo = false // a check and retention, which mark by the same code: half the time of the whole test
+	everyFault = 1
+	everyPause = 1
 )

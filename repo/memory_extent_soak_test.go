@@ -1,0 +1,5 @@
+//go:build soak
+
+package repo
+
+const tibOwnerToo = true
