@@ -66,36 +66,37 @@ func TestTrap20FailingBucketNeverPromotes(t *testing.T) {
 
 // Trap 21: nothing is committed after the target, because the database is idle.
 func TestTrap21TargetAfterTheLastCommit(t *testing.T) {
-	t.Parallel()
-	st := newPGStand(t)
-	st.follow()
-	st.backup()
-	st.srv.Exec(`create table t as select 1 as i`)
-	lsn := st.durable()
-	last, err := time.Parse(time.RFC3339Nano, st.srv.Query(`select clock_timestamp()`))
-	check(t, err)
-	idle := relight.RecoveryTarget{Kind: relight.TargetTime, Time: last}
-	deadline := time.Now().Add(30 * time.Second)
-	for { // the repository learns, without any commit, that the server has written nothing more
-		a, err := loadArchive(t.Context(), st.meta, "main")
+	onEachMajor(t, func(t *testing.T, major int) {
+		st := newMajorStand(t, major)
+		st.follow()
+		st.backup()
+		st.srv.Exec(`create table t as select 1 as i`)
+		lsn := st.durable()
+		last, err := time.Parse(time.RFC3339Nano, st.srv.Query(`select clock_timestamp()`))
 		check(t, err)
-		if _, err = resolve(t.Context(), a, point(idle), nil); err == nil {
-			break
+		idle := relight.RecoveryTarget{Kind: relight.TargetTime, Time: last}
+		deadline := time.Now().Add(30 * time.Second)
+		for { // the repository learns, without any commit, that the server has written nothing more
+			a, err := loadArchive(t.Context(), st.meta, "main")
+			check(t, err)
+			if _, err = resolve(t.Context(), a, point(idle), nil); err == nil {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("an idle database's time %s stays out of reach: %v", last, err)
+			}
+			time.Sleep(50 * time.Millisecond)
 		}
-		if time.Now().After(deadline) {
-			t.Fatalf("an idle database's time %s stays out of reach: %v", last, err)
+		out, srv := st.mustRestore(filepath.Join(st.srv.Root, "idle"), idle, store.RestoreOptions{})
+		if out.Reached.LSN < lsn-1000 || srv.Query(`select count(*) from t`) != "1" {
+			t.Errorf("reached %s, the last commit ended at %s", out.Reached.LSN, lsn)
 		}
-		time.Sleep(50 * time.Millisecond)
-	}
-	out, srv := st.mustRestore(filepath.Join(st.srv.Root, "idle"), idle, store.RestoreOptions{})
-	if out.Reached.LSN < lsn-1000 || srv.Query(`select count(*) from t`) != "1" {
-		t.Errorf("reached %s, the last commit ended at %s", out.Reached.LSN, lsn)
-	}
-	dir := filepath.Join(st.srv.Root, "future")
-	_, err = st.restoreInto(dir, relight.RecoveryTarget{Kind: relight.TargetTime, Time: last.Add(time.Hour)}, store.RestoreOptions{})
-	if relight.CodeOf(err) != relight.CodeNotFound || !strings.Contains(relight.HintOf(err), "possible is from") || exists(dir) {
-		t.Errorf("a target in the future: %v (directory exists: %v)", err, exists(dir))
-	}
+		dir := filepath.Join(st.srv.Root, "future")
+		_, err = st.restoreInto(dir, relight.RecoveryTarget{Kind: relight.TargetTime, Time: last.Add(time.Hour)}, store.RestoreOptions{})
+		if relight.CodeOf(err) != relight.CodeNotFound || !strings.Contains(relight.HintOf(err), "possible is from") || exists(dir) {
+			t.Errorf("a target in the future: %v (directory exists: %v)", err, exists(dir))
+		}
+	})
 }
 
 // Traps 22 and 24, over every kind of target.
@@ -223,151 +224,155 @@ func TestTrap25SettingsOfTheSourceAreRespected(t *testing.T) {
 
 // Trap 26: a proof neither writes to the live archive nor to live tablespaces, and leaves nothing.
 func TestTrap26ProofIsIsolated(t *testing.T) {
-	t.Parallel()
-	st := newPGStand(t, "archive_mode=on")
-	archive := filepath.Join(st.srv.Root, "archive")
-	st.srv.Exec(`alter system set archive_command = 'echo %f >> `+archive+`'`, `alter system set primary_conninfo = 'host=live'`, `select pg_reload_conf()`)
-	st.follow()
-	before, after := filepath.Join(st.srv.Root, "before"), filepath.Join(st.srv.Root, "after")
-	uid, gid := owner(t, st.srv.Dir)
-	for _, dir := range []string{before, after} {
-		check(t, os.Mkdir(dir, 0o700))
-		check(t, os.Chown(dir, uid, gid))
-	}
-	st.srv.Exec(`create tablespace before location '`+before+`'`, `create table b (i int) tablespace before`, `insert into b values (1)`)
-	st.backup()
-	st.srv.Exec(`create tablespace after location '`+after+`'`, `create table a (i int) tablespace after`, `insert into a values (1)`, `insert into b values (2)`)
-	st.durable()
-	st.unfollow()
-	st.srv.Stop() // so that nothing but the proof could change what follows
-	listing := func() string {
-		var b strings.Builder
-		for _, dir := range []string{before, after, filepath.Dir(archive)} {
-			check(t, filepath.Walk(dir, func(path string, info os.FileInfo, err error) error {
-				if err == nil && (strings.HasPrefix(path, before) || strings.HasPrefix(path, after) || path == archive) {
-					fmt.Fprintln(&b, path, info.Size(), info.ModTime().UnixNano())
-				}
-				return err
-			}))
+	onEachMajor(t, func(t *testing.T, major int) {
+		st := newMajorStand(t, major, "archive_mode=on")
+		archive := filepath.Join(st.srv.Root, "archive")
+		st.srv.Exec(`alter system set archive_command = 'echo %f >> `+archive+`'`, `alter system set primary_conninfo = 'host=live'`, `select pg_reload_conf()`)
+		st.follow()
+		before, after := filepath.Join(st.srv.Root, "before"), filepath.Join(st.srv.Root, "after")
+		uid, gid := owner(t, st.srv.Dir)
+		for _, dir := range []string{before, after} {
+			check(t, os.Mkdir(dir, 0o700))
+			check(t, os.Chown(dir, uid, gid))
 		}
-		entries, err := os.ReadDir(st.srv.Root)
+		st.srv.Exec(`create tablespace before location '`+before+`'`, `create table b (i int) tablespace before`, `insert into b values (1)`)
+		st.backup()
+		st.srv.Exec(`create tablespace after location '`+after+`'`, `create table a (i int) tablespace after`, `insert into a values (1)`, `insert into b values (2)`)
+		st.durable()
+		st.unfollow()
+		st.srv.Stop() // so that nothing but the proof could change what follows
+		listing := func() string {
+			var b strings.Builder
+			for _, dir := range []string{before, after, filepath.Dir(archive)} {
+				check(t, filepath.Walk(dir, func(path string, info os.FileInfo, err error) error {
+					if err == nil && (strings.HasPrefix(path, before) || strings.HasPrefix(path, after) || path == archive) {
+						fmt.Fprintln(&b, path, info.Size(), info.ModTime().UnixNano())
+					}
+					return err
+				}))
+			}
+			entries, err := os.ReadDir(st.srv.Root)
+			check(t, err)
+			for _, e := range entries {
+				fmt.Fprintln(&b, e.Name())
+			}
+			return b.String()
+		}
+		then := listing()
+		c := st.config
+		c.Invariants = []Invariant{
+			{Name: "rows of b", Database: "postgres", Query: "select sum(i) from b", Want: "3"},
+			{Name: "rows of a", Database: "postgres", Query: "select sum(i) from a", Want: "1"},
+			{Name: "nothing is archived", Database: "postgres", Query: "show archive_mode", Want: "off"},
+			{Name: "nothing replicates", Database: "postgres", Query: "show primary_conninfo", Want: ""},
+			{Name: "nothing listens", Database: "postgres", Query: "show listen_addresses", Want: ""},
+			{Name: "no subscription works", Database: "postgres", Query: "show max_logical_replication_workers", Want: "0"},
+			{Name: "the tablespaces lie in the sandbox", Database: "postgres",
+				Query: "select count(*) from pg_tablespace where pg_tablespace_location(oid) like '%/relight-proof-%/data.tblspc/' || oid", Want: "2"},
+		}
+		proof, err := New(c, st.deps).Prove(t.Context(), st.reader(st.blobs), point(relight.RecoveryTarget{Kind: relight.TargetLatest}))
 		check(t, err)
-		for _, e := range entries {
-			fmt.Fprintln(&b, e.Name())
+		if !proof.OK || len(proof.Checks) < 10 {
+			t.Errorf("proof: %+v", proof)
 		}
-		return b.String()
-	}
-	then := listing()
-	c := st.config
-	c.Invariants = []Invariant{
-		{Name: "rows of b", Database: "postgres", Query: "select sum(i) from b", Want: "3"},
-		{Name: "rows of a", Database: "postgres", Query: "select sum(i) from a", Want: "1"},
-		{Name: "nothing is archived", Database: "postgres", Query: "show archive_mode", Want: "off"},
-		{Name: "nothing replicates", Database: "postgres", Query: "show primary_conninfo", Want: ""},
-		{Name: "nothing listens", Database: "postgres", Query: "show listen_addresses", Want: ""},
-		{Name: "no subscription works", Database: "postgres", Query: "show max_logical_replication_workers", Want: "0"},
-		{Name: "the tablespaces lie in the sandbox", Database: "postgres",
-			Query: "select count(*) from pg_tablespace where pg_tablespace_location(oid) like '%/relight-proof-%/data.tblspc/' || oid", Want: "2"},
-	}
-	proof, err := New(c, st.deps).Prove(t.Context(), st.reader(st.blobs), point(relight.RecoveryTarget{Kind: relight.TargetLatest}))
-	check(t, err)
-	if !proof.OK || len(proof.Checks) < 10 {
-		t.Errorf("proof: %+v", proof)
-	}
-	if now := listing(); now != then {
-		t.Errorf("the proof changed what is live, or left something:\n%s\nbefore:\n%s", now, then)
-	}
-	snaps, err := st.reader(st.blobs).Meta().Snapshots(t.Context(), "main")
-	check(t, err)
-	if len(snaps) != 1 || snaps[0].State != relight.Proven {
-		t.Errorf("snapshots %+v", snaps)
-	}
-	c.Invariants[0].Want = "4711"
-	proof, err = New(c, st.deps).Prove(t.Context(), st.reader(st.blobs), point(relight.RecoveryTarget{Kind: relight.TargetLatest}))
-	check(t, err)
-	if proof.OK {
-		t.Error("a proof with a broken invariant is OK")
-	}
+		if now := listing(); now != then {
+			t.Errorf("the proof changed what is live, or left something:\n%s\nbefore:\n%s", now, then)
+		}
+		snaps, err := st.reader(st.blobs).Meta().Snapshots(t.Context(), "main")
+		check(t, err)
+		if len(snaps) != 1 || snaps[0].State != relight.Proven {
+			t.Errorf("snapshots %+v", snaps)
+		}
+		c.Invariants[0].Want = "4711"
+		proof, err = New(c, st.deps).Prove(t.Context(), st.reader(st.blobs), point(relight.RecoveryTarget{Kind: relight.TargetLatest}))
+		check(t, err)
+		if proof.OK {
+			t.Error("a proof with a broken invariant is OK")
+		}
+	})
 }
 
 // Trap 27: configuration outside the directory is kept, a symbolic pg_wal becomes a directory, modes and ownership are the source's.
 func TestTrap27PlacesOutsideModesAndOwnership(t *testing.T) {
-	t.Parallel()
-	root := pgtest.Root(t)
-	check(t, os.Chmod(root, 0o777))
-	srv := pgtest.New(t, "--wal-segsize=1", "-g", "-X", filepath.Join(root, "wal"))
-	etc := filepath.Join(root, "etc", "main")
-	check(t, os.MkdirAll(filepath.Join(etc, "conf.d"), 0o755))
-	hba := filepath.Join(etc, "pg_hba.conf")
-	check(t, os.WriteFile(hba, []byte("# ours\nlocal all all trust\nlocal replication all trust\n"), 0o644))
-	srv.Start("hba_file=" + hba)
-	st := standOver(t, srv)
-	st.follow()
-	snap := st.backup()
-	if got := st.content(snap.ID, keptEtc+hba); !strings.HasPrefix(got, "# ours") {
-		t.Errorf("pg_hba.conf is kept as %q", got)
-	}
-	f, err := FactsOf(snap)
-	check(t, err)
-	if f.WALDir != filepath.Join(root, "wal") || f.DirMode != 0o750 || len(f.Configs) != 1 {
-		t.Errorf("facts %+v", f)
-	}
-	dir := filepath.Join(srv.Root, "restored")
-	_, restored := st.mustRestore(dir, relight.RecoveryTarget{Kind: relight.TargetImmediate}, store.RestoreOptions{})
-	restored.Query(`select 1`)
-	info, err := os.Lstat(filepath.Join(dir, "pg_wal"))
-	check(t, err)
-	top, err := os.Stat(dir)
-	check(t, err)
-	if !info.IsDir() || top.Mode().Perm() != 0o750 {
-		t.Errorf("pg_wal is %s, the directory %s", info.Mode(), top.Mode())
-	}
-	uid, gid := owner(t, srv.Dir)
-	check(t, filepath.Walk(dir, func(path string, info os.FileInfo, err error) error {
-		if u, g := owner(t, path); err == nil && (u != uid || g != gid) && filepath.Base(path) != stateFile {
-			t.Errorf("%s belongs to %d:%d, want %d:%d", path, u, g, uid, gid)
+	onEachMajor(t, func(t *testing.T, major int) {
+		root := pgtest.Root(t)
+		check(t, os.Chmod(root, 0o777))
+		srv := pgtest.NewMajor(t, major, "--wal-segsize=1", "-g", "-X", filepath.Join(root, "wal"))
+		etc := filepath.Join(root, "etc", "main")
+		check(t, os.MkdirAll(filepath.Join(etc, "conf.d"), 0o755))
+		hba := filepath.Join(etc, "pg_hba.conf")
+		check(t, os.WriteFile(hba, []byte("# ours\nlocal all all trust\nlocal replication all trust\n"), 0o644))
+		srv.Start("hba_file=" + hba)
+		st := standOver(t, srv)
+		st.follow()
+		snap := st.backup()
+		if got := st.content(snap.ID, keptEtc+hba); !strings.HasPrefix(got, "# ours") {
+			t.Errorf("pg_hba.conf is kept as %q", got)
 		}
-		return err
-	}))
-	if _, err := os.Stat(filepath.Join(dir, "base", "1")); err != nil {
-		t.Error(err)
-	}
+		f, err := FactsOf(snap)
+		check(t, err)
+		if f.WALDir != filepath.Join(root, "wal") || f.DirMode != 0o750 || len(f.Configs) != 1 {
+			t.Errorf("facts %+v", f)
+		}
+		dir := filepath.Join(srv.Root, "restored")
+		_, restored := st.mustRestore(dir, relight.RecoveryTarget{Kind: relight.TargetImmediate}, store.RestoreOptions{})
+		restored.Query(`select 1`)
+		info, err := os.Lstat(filepath.Join(dir, "pg_wal"))
+		check(t, err)
+		top, err := os.Stat(dir)
+		check(t, err)
+		if !info.IsDir() || top.Mode().Perm() != 0o750 {
+			t.Errorf("pg_wal is %s, the directory %s", info.Mode(), top.Mode())
+		}
+		uid, gid := owner(t, srv.Dir)
+		check(t, filepath.Walk(dir, func(path string, info os.FileInfo, err error) error {
+			if u, g := owner(t, path); err == nil && (u != uid || g != gid) && filepath.Base(path) != stateFile {
+				t.Errorf("%s belongs to %d:%d, want %d:%d", path, u, g, uid, gid)
+			}
+			return err
+		}))
+		if _, err := os.Stat(filepath.Join(dir, "base", "1")); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // Trap 28: the versions of collation libraries are on record.
 func TestTrap28CollationVersionsAreRecorded(t *testing.T) {
-	t.Parallel()
-	st := newPGStand(t)
-	st.srv.Exec(`create database icu locale_provider icu icu_locale 'de-DE' template template0`)
-	st.follow()
-	f, err := FactsOf(st.backup())
-	check(t, err)
-	for _, d := range f.Databases {
-		if d.Name == "icu" {
-			if d.Provider != "icu" || d.Recorded == "" || d.Recorded != d.Actual {
-				t.Errorf("%+v", d)
+	onEachMajor(t, func(t *testing.T, major int) {
+		st := newMajorStand(t, major)
+		st.srv.Exec(`create database icu locale_provider icu icu_locale 'de-DE' template template0`)
+		st.follow()
+		f, err := FactsOf(st.backup())
+		check(t, err)
+		for _, d := range f.Databases {
+			if d.Name == "icu" {
+				if d.Provider != "icu" || d.Recorded == "" || d.Recorded != d.Actual {
+					t.Errorf("%+v", d)
+				}
+				return
 			}
-			return
 		}
-	}
-	t.Errorf("databases %+v", f.Databases)
+		t.Errorf("databases %+v", f.Databases)
+	})
 }
 
 // Trap 29: another major version is refused before anything is touched.
 func TestTrap29OtherMajorVersionIsRefused(t *testing.T) {
-	t.Parallel()
-	st := newPGStand(t)
-	st.follow()
-	st.backup()
-	bin := t.TempDir()
-	check(t, os.WriteFile(filepath.Join(bin, "postgres"), []byte("#!/bin/sh\necho 'postgres (PostgreSQL) 14.9'\n"), 0o755))
-	c := st.config
-	c.BinDir = bin
-	dir := filepath.Join(st.srv.Root, "restored")
-	_, err := New(c, st.deps).Restore(t.Context(), st.reader(st.blobs), point(relight.RecoveryTarget{Kind: relight.TargetLatest}), store.Target{Directory: dir}, store.RestoreOptions{})
-	if relight.CodeOf(err) != relight.CodeUsage || !strings.Contains(err.Error(), "version 14") || !strings.Contains(relight.HintOf(err), "postgresql-15") || exists(dir) {
-		t.Errorf("restore with another major: %v", err)
-	}
+	onEachMajor(t, func(t *testing.T, major int) {
+		st := newMajorStand(t, major)
+		st.follow()
+		st.backup()
+		bin := t.TempDir()
+		check(t, os.WriteFile(filepath.Join(bin, "postgres"), []byte("#!/bin/sh\necho 'postgres (PostgreSQL) 14.9'\n"), 0o755))
+		c := st.config
+		c.BinDir = bin
+		dir := filepath.Join(st.srv.Root, "restored")
+		_, err := New(c, st.deps).Restore(t.Context(), st.reader(st.blobs), point(relight.RecoveryTarget{Kind: relight.TargetLatest}), store.Target{Directory: dir}, store.RestoreOptions{})
+		if relight.CodeOf(err) != relight.CodeUsage || !strings.Contains(err.Error(), "version 14") || !strings.Contains(relight.HintOf(err), fmt.Sprintf("postgresql-%d", major)) || exists(dir) {
+			t.Errorf("restore with another major: %v", err)
+		}
+	})
 }
 
 // sharedMemory is the segment that a killed server left.

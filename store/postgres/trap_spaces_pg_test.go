@@ -28,9 +28,9 @@ type spaced struct {
 
 const spacedRows = `select (select count(*) from b) || ' ' || (select count(*) from a)`
 
-func newSpaced(t *testing.T) spaced {
+func newSpaced(t *testing.T, major int) spaced {
 	t.Helper()
-	st := spaced{pgStand: newPGStand(t, "autovacuum=off")}
+	st := spaced{pgStand: newMajorStand(t, major, "autovacuum=off")}
 	st.before, st.after = filepath.Join(st.srv.Root, "before"), filepath.Join(st.srv.Root, "after")
 	st.follow()
 	st.space("before", st.before)
@@ -82,51 +82,52 @@ func (st spaced) into(t store.Target, o store.RestoreOptions) (relight.Restored,
 // Trap 26: a restore beside a running server puts every tablespace beside too, those that the WAL creates among them, whatever is forced; and it goes where it is
 // mapped to, but never into a directory that a server works in.
 func TestTrap26RestoreBesideALiveServerTouchesNoTablespace(t *testing.T) {
-	t.Parallel()
-	st := newSpaced(t)
-	then := st.live()
-	dir := filepath.Join(st.srv.Root, "look")
-	inside := func(name string) string { return filepath.Join(st.srv.Root, name) }
-	for _, c := range []struct {
-		name   string
-		spaces map[string]string
-		o      store.RestoreOptions
-		where  string // both tablespaces lie below
-	}{
-		{"free", nil, store.RestoreOptions{}, dir + ".tblspc/"},
-		{"forced", nil, store.RestoreOptions{Force: true}, dir + ".tblspc/"},
-		{"delta", nil, store.RestoreOptions{Force: true, Delta: true}, dir + ".tblspc/"},
-		{"mapped by place and by name", map[string]string{st.after: inside("mapped-a"), "before": inside("mapped-b")}, store.RestoreOptions{Force: true}, inside("mapped-")},
-		{"mapped again", map[string]string{st.after: inside("mapped-a"), "before": inside("mapped-b")}, store.RestoreOptions{Force: true}, inside("mapped-")},
-	} {
-		out, err := st.into(store.Target{Directory: dir, Tablespaces: c.spaces}, c.o)
-		if err != nil {
-			t.Fatalf("%s: %v (%s)", c.name, err, relight.HintOf(err))
-		}
-		if now := st.live(); now != then {
-			t.Fatalf("%s: the live server's tablespaces changed:\n%s\nbefore:\n%s", c.name, now, then)
-		}
-		srv := pgtest.At(t, pgtest.Root(t), dir)
-		srv.Start()
-		if got := srv.Query(spacedRows); got != "1000 1000" {
-			t.Errorf("%s: rows %s", c.name, got)
-		}
-		for _, name := range []string{"before", "after"} {
-			got := srv.Query(`select pg_tablespace_location(oid) from pg_tablespace where spcname = $1`, name)
-			if !strings.HasPrefix(got, c.where) || out.Tablespaces[inside(name)] != got {
-				t.Errorf("%s: tablespace %s lies in %s, told is %v", c.name, name, got, out.Tablespaces)
+	onEachMajor(t, func(t *testing.T, major int) {
+		st := newSpaced(t, major)
+		then := st.live()
+		dir := filepath.Join(st.srv.Root, "look")
+		inside := func(name string) string { return filepath.Join(st.srv.Root, name) }
+		for _, c := range []struct {
+			name   string
+			spaces map[string]string
+			o      store.RestoreOptions
+			where  string // both tablespaces lie below
+		}{
+			{"free", nil, store.RestoreOptions{}, dir + ".tblspc/"},
+			{"forced", nil, store.RestoreOptions{Force: true}, dir + ".tblspc/"},
+			{"delta", nil, store.RestoreOptions{Force: true, Delta: true}, dir + ".tblspc/"},
+			{"mapped by place and by name", map[string]string{st.after: inside("mapped-a"), "before": inside("mapped-b")}, store.RestoreOptions{Force: true}, inside("mapped-")},
+			{"mapped again", map[string]string{st.after: inside("mapped-a"), "before": inside("mapped-b")}, store.RestoreOptions{Force: true}, inside("mapped-")},
+		} {
+			out, err := st.into(store.Target{Directory: dir, Tablespaces: c.spaces}, c.o)
+			if err != nil {
+				t.Fatalf("%s: %v (%s)", c.name, err, relight.HintOf(err))
 			}
+			if now := st.live(); now != then {
+				t.Fatalf("%s: the live server's tablespaces changed:\n%s\nbefore:\n%s", c.name, now, then)
+			}
+			srv := pgtest.At(t, pgtest.Root(t), dir)
+			srv.Start()
+			if got := srv.Query(spacedRows); got != "1000 1000" {
+				t.Errorf("%s: rows %s", c.name, got)
+			}
+			for _, name := range []string{"before", "after"} {
+				got := srv.Query(`select pg_tablespace_location(oid) from pg_tablespace where spcname = $1`, name)
+				if !strings.HasPrefix(got, c.where) || out.Tablespaces[inside(name)] != got {
+					t.Errorf("%s: tablespace %s lies in %s, told is %v", c.name, name, got, out.Tablespaces)
+				}
+			}
+			srv.Exec(`insert into a values (0)`, `create table more tablespace after as select 1`)
+			srv.Stop()
 		}
-		srv.Exec(`insert into a values (0)`, `create table more tablespace after as select 1`)
-		srv.Stop()
-	}
-	if got := st.srv.Query(spacedRows); got != "1000 1000" {
-		t.Errorf("the live server has rows %s", got)
-	}
-	st.refusesLivePlaces(inside("other"))
-	if now := st.live(); now != then {
-		t.Errorf("the live server's tablespaces changed:\n%s\nbefore:\n%s", now, then)
-	}
+		if got := st.srv.Query(spacedRows); got != "1000 1000" {
+			t.Errorf("the live server has rows %s", got)
+		}
+		st.refusesLivePlaces(inside("other"))
+		if now := st.live(); now != then {
+			t.Errorf("the live server's tablespaces changed:\n%s\nbefore:\n%s", now, then)
+		}
+	})
 }
 
 // refusesLivePlaces asks for what must never be: nothing is made, not even the target.
@@ -163,7 +164,7 @@ func (st spaced) refusesLivePlaces(dir string) {
 // In place a tablespace that the log creates may be there already, with what was written after the moment that is restored: none of that may come back.
 func TestRestoreInPlaceSetsLaterTablespacesAside(t *testing.T) {
 	t.Parallel()
-	st := newSpaced(t)
+	st := newSpaced(t, pgtest.Majors[0])
 	st.srv.Exec(`select pg_create_restore_point('thousand')`, `insert into a select g from generate_series(1, 50000) g`, `update b set g = 0`, `checkpoint`)
 	st.durable()
 	st.unfollow()
@@ -219,7 +220,7 @@ func TestRestoreInPlaceSetsLaterTablespacesAside(t *testing.T) {
 // A restore that was cut off during replay goes on in its own tablespaces, without force, and leaves nothing of the first attempt in them.
 func TestUnfinishedRestoreGoesOnInItsTablespaces(t *testing.T) {
 	t.Parallel()
-	st := newSpaced(t)
+	st := newSpaced(t, pgtest.Majors[0])
 	st.srv.Exec(`select pg_switch_wal()`, `insert into a select g from generate_series(1, 5000) g`, `select pg_switch_wal()`, `insert into a values (0)`, `select pg_switch_wal()`)
 	st.durable()
 	dir := filepath.Join(st.srv.Root, "look")
