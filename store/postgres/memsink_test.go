@@ -241,12 +241,12 @@ func (m *memSink) bytes(tl relight.TimelineID, from, to relight.LSN) ([]byte, er
 	return out, nil
 }
 
-// commits adds up the facts of all ranges, complete segments before live ones.
+// facts adds up those of all ranges, of a complete segment its own and not its live ranges', of which one may be as long.
 func (m *memSink) facts(tl relight.TimelineID) (commits int, marks []string, last time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, w := range m.ranges(tl) {
-		if _, done := m.whole[w.sc.Name]; done && w.sc.Size < w.sc.SegmentSize {
+		if whole, done := m.whole[w.sc.Name]; done && &whole.body[0] != &w.body[0] {
 			continue
 		}
 		commits += w.sc.Commits
