@@ -266,7 +266,7 @@ func (o *onDisk) reload() ([]spoolRun, error) {
 // Each call fails in its turn: with EIO or without room, a write half done. It is an error and, where WAL was not taken, an alarm; never is the server told
 // what is not there. One failure is got over by the next session.
 func TestSpoolFaultsAtEveryCall(t *testing.T) {
-	t.Parallel()
+	exhaustive(t)
 	wal := recordedWAL(t, "v15-switch-and-commits")
 	whole := newOnDisk(t, wal, func(*power.Disk) {})
 	check(t, whole.run())
@@ -288,7 +288,7 @@ func TestSpoolFaultsAtEveryCall(t *testing.T) {
 
 // The record under way is not verified before it is whole: a hole in what has come of it would be shipped for the log. So it is received once more.
 func TestSpoolKeepsNoHalfRecord(t *testing.T) {
-	t.Parallel()
+	exhaustive(t)
 	wal := recordedWAL(t, "v15-switch-and-commits")
 	for cut := 1<<20 + 610_000; cut < 1<<20+690_000; cut += 1777 { // records with images of pages
 		s := sampleSpool(t)
