@@ -65,7 +65,7 @@ race: setup
 	CGO_ENABLED=1 go test -vet=off -race -short -timeout 15m $(COMPUTING:%=-gcflags=%=-race=false) $(CONCURRENT)
 	CGO_ENABLED=1 go -C tools test -vet=off -race ./bench
 
-# Real servers and crash matrices, the longest first. Three packages at a time: each starts servers of its own, and waits for them.
+# Real servers and crash matrices, those that wait most first. Four packages at a time: each starts servers of its own, and waits for them.
 servers: setup
 	go test -vet=off -tags $(TAGS) -timeout 20m -p 4 ./cli ./internal/crash ./store/postgres ./repo ./...
 
