@@ -51,8 +51,9 @@ bin/golangci-lint: tools/go.mod tools/go.sum
 house:
 	go test -vet=off ./internal/house
 
+# Exhaustive tests and those about much data are left to make test.
 unit:
-	go test -vet=off ./...
+	go test -vet=off -short ./...
 	go -C tools test -vet=off ./bench
 
 # The race detector is dear and needs a sample only: with -short properties draw fewer examples, and what is about much data or many processes is left out,
