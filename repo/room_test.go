@@ -116,7 +116,7 @@ func much(t testing.TB) {
 	}
 }
 
-// exhaustive skips a test of many cases, one after the other, of which the race detector has nothing.
+// exhaustive skips, with -short, a test of many cases, one after the other: the race detector has nothing of it.
 func exhaustive(t testing.TB) {
 	t.Helper()
 	if testing.Short() {

@@ -326,7 +326,7 @@ func (g *target) lay(files map[string]string) {
 	}
 }
 
-// exhaustive is a test of hundreds of cases, one after the other, of which the race detector has nothing.
+// exhaustive skips, with -short, a test of hundreds of cases, one after the other: the race detector has nothing of it. Else it runs beside the others.
 func exhaustive(t *testing.T) {
 	t.Helper()
 	if testing.Short() {
