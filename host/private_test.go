@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func makePrivate(t *testing.T, root string) *Private {
@@ -18,9 +20,10 @@ func makePrivate(t *testing.T, root string) *Private {
 }
 
 // die leaves a private directory as the death of its maker does: the kernel gives the lock back, and the rest stays.
+// Said aloud: a child that another test is just creating shares the descriptor for a moment.
 func (p *Private) die(t *testing.T) {
 	t.Helper()
-	if err := p.lock.f.Close(); err != nil {
+	if err := errors.Join(flock(p.lock.f, unix.LOCK_UN), p.lock.f.Close()); err != nil {
 		t.Fatal(err)
 	}
 }
