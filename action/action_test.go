@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -162,6 +163,17 @@ func TestDecode(t *testing.T) {
 		}
 		if !reflect.DeepEqual(got, want) {
 			t.Errorf("%s:\ngot  %+v\nwant %+v", tt.name, got, want)
+		}
+	}
+}
+
+func TestSplitList(t *testing.T) {
+	t.Parallel()
+	for in, want := range map[string][]string{
+		"": {""}, "a": {"a"}, "a, b ,c": {"a", "b", "c"}, `a\,b,c`: {"a,b", "c"}, `a,b\,`: {"a", "b,"}, `a\`: {`a\`}, `\,\,`: {",,"}, `c:\x,y`: {`c:\x`, "y"},
+	} {
+		if got := SplitList(in); !slices.Equal(got, want) {
+			t.Errorf("%q: %q, expected %q", in, got, want)
 		}
 	}
 }

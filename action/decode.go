@@ -231,11 +231,7 @@ func toStrings(v any) ([]string, error) {
 	case []string:
 		return x, nil
 	case string:
-		parts := strings.Split(x, ",")
-		for i := range parts {
-			parts[i] = strings.TrimSpace(parts[i])
-		}
-		return parts, nil
+		return SplitList(x), nil
 	case []any:
 		list := make([]string, 0, len(x))
 		for _, e := range x {
@@ -248,6 +244,23 @@ func toStrings(v any) ([]string, error) {
 		return list, nil
 	}
 	return nil, fmt.Errorf("a %s is not a list of strings", kindOf(v))
+}
+
+// SplitList splits a list written as one string at its commas; `\,` is a comma of an element.
+func SplitList(s string) []string {
+	parts := strings.Split(s, ",")
+	list := parts[:0]
+	for i, element := range parts {
+		if n := len(list); i > 0 && strings.HasSuffix(list[n-1], `\`) {
+			list[n-1] = strings.TrimSuffix(list[n-1], `\`) + "," + element
+			continue
+		}
+		list = append(list, element)
+	}
+	for i := range list {
+		list[i] = strings.TrimSpace(list[i])
+	}
+	return list
 }
 
 func kindOf(v any) string {

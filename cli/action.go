@@ -142,7 +142,7 @@ func bindFields(f *pflag.FlagSet, fields []action.Field) func(*pflag.FlagSet) ma
 		case action.TypeBool:
 			f.Bool(field.Flag(), field.Default == "true", help)
 		case action.TypeStrings:
-			f.StringSlice(field.Flag(), nil, help)
+			f.Var(&list{}, field.Flag(), help)
 		default:
 			f.String(field.Flag(), field.Default, help)
 		}
@@ -160,10 +160,19 @@ func bindFields(f *pflag.FlagSet, fields []action.Field) func(*pflag.FlagSet) ma
 	}
 }
 
+// list is the value of a flag that takes several words, each time it is given, as an input of a run does.
+type list []string
+
+func (l *list) String() string { return strings.Join(*l, ",") }
+func (l *list) Type() string   { return "strings" }
+func (l *list) Set(s string) error {
+	*l = append(*l, action.SplitList(s)...)
+	return nil
+}
+
 func flagValue(f *pflag.FlagSet, field action.Field) any {
-	if field.Type == action.TypeStrings {
-		list, _ := f.GetStringSlice(field.Flag()) // declared as one above
-		return list
+	if l, ok := f.Lookup(field.Flag()).Value.(*list); ok {
+		return []string(*l)
 	}
 	return fmt.Sprint(f.Lookup(field.Flag()).Value)
 }

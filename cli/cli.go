@@ -129,7 +129,7 @@ func (s *session) bare() *cobra.Command {
 	}
 	f := root.PersistentFlags()
 	f.StringVar(&s.config, "config", "", "relight.yaml (default $RELIGHT_CONFIG, ./relight.yaml, /etc/relight/relight.yaml)")
-	f.StringSliceVar(&s.identities, "identity", nil, "file with a recovery identity, to read content")
+	f.StringArrayVar(&s.identities, "identity", nil, "`FILE` with a recovery identity, to read content")
 	f.StringVar(&s.confirm, "confirm", os.Getenv("RELIGHT_CONFIRM"), "name of the target that may be overwritten, instead of typing it")
 	f.StringVar(&s.actor, "actor", "", "who is at the keyboard, for the journal (default: the login name)")
 	f.BoolVar(&s.json, "json", false, "line-delimited JSON on stdout")

@@ -19,7 +19,7 @@ func (s *session) recoverCommand() *cobra.Command {
 	c.Flags().StringVar(&o.URL, "repo", "", "URL of the repository (required)")
 	c.Flags().StringVar(&o.Directory, "directory", "", "where relight.yaml is to lie (default: where it lay)")
 	c.Flags().StringVar(&o.Host, "host", hostname(), "name of this machine in signatures")
-	c.Flags().StringSliceVar(&spaces, "tablespace", nil, "OLD=NEW: where a tablespace goes, by its location, name or oid in the source; several may be given. Others go where they were")
+	c.Flags().StringArrayVar(&spaces, "tablespace", nil, "`OLD=NEW`: where a tablespace goes, by its location, name or oid in the source; several may be given, or parted by commas (\\, is a comma of a path). Others go where they were")
 	f.bind(c, s)
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		if o.URL == "" {

@@ -55,7 +55,7 @@ func (s *session) repoInit() *cobra.Command {
 		Example: "  relight key generate /media/usb/recovery.key\n  relight repo init --recipient age1…\n  relight repo init --repo file:///backup/relight --recipient age1… --credential writer.json",
 	}
 	p.flags(c)
-	c.Flags().StringSliceVar(&recipients, "recipient", nil, "public key of a recovery identity, or a file that holds it; several may be given")
+	c.Flags().StringArrayVar(&recipients, "recipient", nil, "public `KEY` of a recovery identity, or a file that holds it; several may be given")
 	c.Flags().StringVar(&host, "host", hostname(), "name of this host in signatures")
 	c.Flags().StringVar(&credential, "credential", "", "where to keep this host's credential (default: where relight.yaml says)")
 	c.Flags().DurationVar(&interval, "live-interval", time.Second, "how often the live write-ahead log is made durable")

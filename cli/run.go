@@ -35,7 +35,7 @@ type runFlags struct {
 }
 
 func (f *runFlags) bind(c *cobra.Command, s *session) {
-	c.Flags().StringArrayVar(&f.inputs, "input", nil, "value of a runbook's input, NAME=VALUE; several may be given")
+	c.Flags().StringArrayVar(&f.inputs, "input", nil, "value of a runbook's input, `NAME=VALUE`; several may be given")
 	c.Flags().StringVar(&f.detected, "detected", "", "when the disaster was noticed (RFC 3339 or the estate's zone)")
 	c.Flags().StringVar(&f.declared, "declared", "", "when it was declared; default: now")
 	c.Flags().BoolVar(&f.dry, "dry-run", false, "run every probe and plan, and change nothing")

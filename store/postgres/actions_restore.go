@@ -26,7 +26,7 @@ type restoreInput struct {
 	VerifyBefore bool   `flag:"verify_before" help:"read everything that is needed before touching the target; also called --verify-before-restore"`
 	Verify       bool   `flag:"verify" help:"check the restored server; when that fails it is left stopped"`
 
-	Tablespace []string `flag:"tablespace" help:"OLD=NEW: where a tablespace goes, by its location, name or oid in the source; several may be given. Others go where they were when in place, else to TARGET.tblspc/OID"`
+	Tablespace []string `flag:"tablespace" help:"OLD=NEW: where a tablespace goes, by its location, name or oid in the source; several may be given, or parted by commas (\\, is a comma of a path). Others go where they were when in place, else to TARGET.tblspc/OID"`
 }
 
 // RestoreReport is what a restore brought back.
