@@ -144,14 +144,7 @@ func (h *holding) hold(ctx context.Context, m *repo.Meta, asked func()) {
 			}
 		}
 		if err == nil {
-			if h.t.recovering() {
-				wait = repo.ForNobody
-			}
-			err = m.Hold(ctx, "follow/"+h.t.store, followTTL, wait, func(ctx context.Context, _ *repo.Lease) error {
-				asked()
-				<-ctx.Done()
-				return nil
-			})
+			err = h.lease(ctx, m, wait, asked)
 			wait = repo.ForAnybody // once it was lost, another process of this name may have it: of a copy of this host, perhaps
 		}
 		if repo.Holder(err) != "" {
@@ -159,6 +152,56 @@ func (h *holding) hold(ctx context.Context, m *repo.Meta, asked func()) {
 		}
 		asked()
 		if ctx.Err() != nil || err != nil && retry.Sleep(ctx, askAgain) != nil {
+			return
+		}
+	}
+}
+
+// errRecovers ends the wait for another host's silence.
+var errRecovers = errors.New("a run recovers the store")
+
+// lease is hold without its repetition. A run may begin, or be resumed, while another host's silence is waited for.
+func (h *holding) lease(ctx context.Context, m *repo.Meta, wait repo.Waiting, asked func()) error {
+	if h.t.recovering() {
+		return h.take(ctx, m, repo.ForNobody, asked)
+	}
+	trying, giveUp := context.WithCancelCause(ctx)
+	defer giveUp(nil)
+	held := make(chan struct{})
+	var watch sync.WaitGroup
+	watch.Go(func() { h.t.awaitRecovery(trying, held, giveUp) })
+	err := h.take(trying, m, wait, func() { close(held); asked() })
+	giveUp(nil)
+	watch.Wait()
+	if errors.Is(context.Cause(trying), errRecovers) {
+		return h.take(ctx, m, repo.ForNobody, asked)
+	}
+	return err
+}
+
+// take takes the lease, calls asked, and keeps it until ctx ends or it is lost.
+func (h *holding) take(ctx context.Context, m *repo.Meta, wait repo.Waiting, asked func()) error {
+	return m.Hold(ctx, "follow/"+h.t.store, followTTL, wait, func(ctx context.Context, _ *repo.Lease) error {
+		asked()
+		<-ctx.Done()
+		return nil
+	})
+}
+
+// awaitRecovery gives up waiting for the lease when a run recovers the store.
+func (t *turn) awaitRecovery(ctx context.Context, held <-chan struct{}, giveUp context.CancelCauseFunc) {
+	look := time.NewTicker(time.Second)
+	defer look.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-held:
+			return
+		case <-look.C:
+		}
+		if t.recovering() {
+			giveUp(errRecovers)
 			return
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -75,6 +76,31 @@ func TestARecoveryTakesTheTurn(t *testing.T) {
 	<-secondWaiter.following
 	if who := <-standsBy; who != "db3" || first.mine.Load() || !second.mine.Load() {
 		t.Errorf("stands by for %q; mine: %v, %v", who, first.mine.Load(), second.mine.Load())
+	}
+}
+
+// A run that was killed with the host's protection just begun is resumed: a dead host's silence is waited for no longer.
+func TestARecoveryThatIsResumedEndsTheWait(t *testing.T) {
+	t.Parallel()
+	st := newStand(t)
+	dead, err := st.hostOf("db2").Acquire(t.Context(), "follow/main", time.Hour)
+	ok(t, err)
+	defer func() { ok(t, dead.Release(context.WithoutCancel(t.Context()))) }()
+	turn, waiter := newTurn(st.hostOf("db3"), false)
+	var resumed atomic.Bool
+	looked := make(chan struct{}, 1024)
+	turn.recovering = func() bool { looked <- struct{}{}; return resumed.Load() }
+	ctx, stop := context.WithCancel(t.Context())
+	var group sync.WaitGroup
+	defer group.Wait()
+	defer stop()
+	group.Go(func() { _ = turn.Follow(ctx, nil, func(store.Position) {}) })
+	<-looked
+	resumed.Store(true)
+	select {
+	case <-waiter.following:
+	case <-time.After(time.Minute):
+		t.Error("the silence of the host that is gone is waited for")
 	}
 }
 
