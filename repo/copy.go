@@ -36,7 +36,7 @@ func (m *Meta) Mirror(ctx context.Context, to blob.Storage, progress func(religh
 	if progress == nil {
 		progress = func(relight.Progress) {}
 	}
-	c := &copier{m: m, to: to, progress: progress}
+	c := &copier{m: m, to: to, progress: progress, off: newObjectSet()}
 	if err := c.run(ctx); err != nil {
 		return c.out, fmt.Errorf("copy %s to %s: %w", m.name, to, err)
 	}
@@ -51,7 +51,7 @@ type copier struct {
 	progress func(relight.Progress)
 
 	id  relight.SnapshotID // under which the copy is registered
-	off map[string]bool    // what the mirror's retention is deleting
+	off *objectSet         // what the mirror's retention is deleting
 
 	mu       sync.Mutex
 	out      Copied
@@ -151,7 +151,7 @@ func (c *copier) snapshots(ctx context.Context) error {
 		if err := c.manifests(ctx, mans); err != nil {
 			return err
 		}
-		if len(c.out.Withheld) == 0 && !c.vanished || len(c.off) > 0 {
+		if len(c.out.Withheld) == 0 && !c.vanished || c.off.count() > 0 {
 			return nil
 		}
 	}
@@ -189,7 +189,7 @@ func (c *copier) missing(ctx context.Context) ([]Manifest, error) {
 	return out, nil
 }
 
-// superfluous is what retention has marked: nobody needs it. Should a snapshot need it all the same, the next round brings it.
+// superfluous is which packs and indexes retention has marked: nobody needs them. Should a snapshot need one all the same, the next round brings it.
 func (c *copier) superfluous(ctx context.Context, round int) (map[string]bool, error) {
 	if round > 0 {
 		return nil, nil
@@ -203,8 +203,10 @@ func (c *copier) superfluous(ctx context.Context, round int) (map[string]bool, e
 		if e.sealed == nil {
 			continue
 		}
-		for _, name := range e.marks {
-			skip[name] = true
+		for name := range e.marks.all() {
+			if strings.HasPrefix(name, "pack/") || strings.HasPrefix(name, indexPrefix) {
+				skip[name] = true
+			}
 		}
 	}
 	return skip, nil
@@ -213,7 +215,7 @@ func (c *copier) superfluous(ctx context.Context, round int) (map[string]bool, e
 // manifests brings over each snapshot of which all is seen to be in the mirror.
 func (c *copier) manifests(ctx context.Context, mans []Manifest) error {
 	c.out.Withheld = nil
-	if len(c.off) > 0 {
+	if c.off.count() > 0 {
 		c.withhold(mans)
 		return nil
 	}
@@ -275,7 +277,7 @@ func (c *copier) wal(ctx context.Context) error {
 	}
 	var todo []walName
 	for _, w := range l.sidecars {
-		if (!there.has(w.sidecar()) || !hasBody(there, w)) && !c.off[w.sidecar()] {
+		if (!there.has(w.sidecar()) || !hasBody(there, w)) && !c.off.has(w.sidecar()) {
 			todo = append(todo, w)
 		}
 	}
@@ -341,7 +343,7 @@ func (c *copier) pieces(ctx context.Context, todo []walName) error {
 		case err != nil:
 			return walName{}, err
 		}
-		if c.off[sc.Body] {
+		if c.off.has(sc.Body) {
 			return walName{WALKey: w.WALKey}, nil
 		}
 		good := false
@@ -399,7 +401,7 @@ func (c *copier) all(ctx context.Context, what, prefix string, skip map[string]b
 		if has && copied != size && v != nil {
 			return corrupt(name, "the mirror holds it with %d bytes, and the repository with %d", copied, size)
 		}
-		if has || skip[name] || c.off[name] || strings.HasSuffix(name, ".beat") {
+		if has || skip[name] || c.off.has(name) || strings.HasSuffix(name, ".beat") {
 			continue
 		}
 		c.progress(relight.Progress{Phase: what, Done: done, Total: total, Unit: "objects"})

@@ -51,23 +51,25 @@ func (c *copier) leave(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	going := marks.announced()
-	c.off = map[string]bool{}
+	c.off = newObjectSet()
 	rooms := map[string]bool{}
-	for name := range going {
+	for name := range marks.announced() {
 		room, _, _ := strings.Cut(name, "/")
 		rooms[room+"/"] = true
 	}
 	for room := range rooms {
+		list := &nameTable{}
 		err := c.m.storage.List(ctx, room, func(i blob.Info) error {
-			if going[i.Name] {
-				c.off[i.Name] = true
-			}
+			list.add(i.Name, i.Size)
 			return nil
 		})
 		if err != nil {
 			return fmt.Errorf("list %s: %w", room, notAbsent(err))
 		}
+		c.off.know(list)
+	}
+	for name := range marks.announced() {
+		c.off.addListed(name)
 	}
 	return nil
 }
@@ -79,6 +81,6 @@ func (c *copier) withhold(mans []Manifest) {
 		c.out.Withheld = append(c.out.Withheld, string(man.ID)+": "+why)
 	}
 	if len(mans) == 0 {
-		c.out.Withheld = append(c.out.Withheld, fmt.Sprintf("%d objects: the mirror's retention is deleting them", len(c.off)))
+		c.out.Withheld = append(c.out.Withheld, fmt.Sprintf("%d objects: the mirror's retention is deleting them", c.off.count()))
 	}
 }

@@ -91,8 +91,8 @@ var exhibits = []exhibit{ //nolint:gochecknoglobals // a table of this test
 	{row: "`trash/<epoch>/marks.<n>`, `trash/<epoch>/thin`, `trash/<epoch>/sealed`, `trash/<epoch>/due`", match: `^trash/.*/thin$`},
 	{row: "`trash/<epoch>/marks.<n>`, `trash/<epoch>/thin`, `trash/<epoch>/sealed`, `trash/<epoch>/due`", match: `^trash/.*/sealed$`, notice: unsealed},
 	{row: "`trash/<epoch>/marks.<n>`, `trash/<epoch>/thin`, `trash/<epoch>/sealed`, `trash/<epoch>/due`", match: `^trash/.*/due$`, notice: func(was, is *museum) {
-		if going := must(is.writer(is.s).readTrash(is.t.Context()))(is.t).announced(); len(going) > 0 {
-			is.t.Fatalf("%d objects are still announced", len(going))
+		if going := must(is.writer(is.s).readTrash(is.t.Context()))(is.t).announced(); len(slices.Collect(going)) > 0 {
+			is.t.Fatalf("still announced: %v", slices.Collect(going))
 		}
 	}},
 	{row: "`trash/<epoch>/snap/<store>/<snapshot>`", match: `^trash/\d+/snap/`, gone: saidDeleted},

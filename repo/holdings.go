@@ -54,7 +54,7 @@ func heldSnapshot(man Manifest, damaged bool, received time.Time) HeldSnapshot {
 type storeHoldings struct {
 	Holdings
 	pieces  []walObjects // the objects of each piece of WAL
-	orphans []string     // bodies that no sidecar refers to
+	orphans []int32      // where bodies are that no sidecar refers to
 	objects *nameTable
 }
 
@@ -109,16 +109,16 @@ func (h *storeHoldings) add(r walResult, piece walObjects) {
 }
 
 // orphanBodies are bodies without a sidecar: of a writer that died, or that came second.
-func orphanBodies(l walListing, held []bool, unread map[string]bool) []string {
-	var out []string
-	place := -1
+func orphanBodies(l walListing, held []bool, unread map[string]bool) []int32 {
+	var out []int32
+	place := int32(-1)
 	for name := range l.objects.all() {
 		place++
 		base := strings.TrimSuffix(name, "."+lastElement(name, "."))
 		named := strings.HasSuffix(name, metaSuffix) || strings.HasSuffix(name, ".beat") || strings.Contains(name, "/gap/") || strings.Contains(name, "/expired/")
 		_, isBody := parseSidecarName(base + metaSuffix)
 		if isBody && !named && !held[place] && !unread[base] {
-			out = append(out, name)
+			out = append(out, place)
 		}
 	}
 	return out

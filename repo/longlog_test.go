@@ -20,10 +20,11 @@ type longLog struct {
 	clock    *clock
 	body     []byte // of every segment, sealed
 	car      Sidecar
+	deleted  [][2]bool // body and sidecar, by segment
 }
 
 func newLongLog(st *stand, segments int) *longLog {
-	s := &longLog{Storage: st.s, segments: segments, keys: st.writerKeys(), clock: st.clock}
+	s := &longLog{Storage: st.s, segments: segments, keys: st.writerKeys(), clock: st.clock, deleted: make([][2]bool, segments)}
 	// One segment is written for real; all others are like it.
 	ok(st.t, putSegment(st.t.Context(), st.writer(st.s).Sink(testKey.Store), testKey, 0))
 	ok(st.t, st.writer(st.s).Sidecars(st.t.Context(), testKey.Store, func(_ WALKey, sc Sidecar, _ bool) error { s.car = sc; return nil }))
@@ -63,7 +64,11 @@ func (s *longLog) List(ctx context.Context, prefix string, fn func(blob.Info) er
 	}
 	for no := range s.segments {
 		car, sidecar := s.of(no)
-		before = append(before, blob.Info{Name: car.Body, Size: car.Stored, Modified: s.clock.now()}, blob.Info{Name: sidecar, Size: 1, Modified: s.clock.now()})
+		for i, name := range []string{car.Body, sidecar} {
+			if !s.deleted[no][i] {
+				before = append(before, blob.Info{Name: name, Size: car.Stored, Modified: s.clock.now()})
+			}
+		}
 		for _, i := range before {
 			if err := fn(i); err != nil {
 				return err
@@ -94,6 +99,9 @@ func (s *longLog) object(name string) ([]byte, bool, error) {
 		return nil, false, nil
 	}
 	car, sidecar := s.of(no)
+	if s.deleted[no][s.which(name)] {
+		return nil, false, blob.ErrNotFound
+	}
 	if name == car.Body {
 		return s.body, true, nil
 	}
@@ -117,6 +125,23 @@ func (s *longLog) Get(ctx context.Context, name string, offset, length int64) (i
 		b = b[:length]
 	}
 	return io.NopCloser(bytes.NewReader(b)), nil
+}
+
+// which of a segment's two objects a name is.
+func (s *longLog) which(name string) int {
+	if strings.HasSuffix(name, metaSuffix) {
+		return 1
+	}
+	return 0
+}
+
+func (s *longLog) Delete(ctx context.Context, name string) error {
+	no, ours := s.number(name)
+	if !ours {
+		return s.Storage.Delete(ctx, name)
+	}
+	s.deleted[no][s.which(name)] = true
+	return nil
 }
 
 func (s *longLog) Stat(ctx context.Context, name string) (blob.Info, error) {
@@ -156,5 +181,30 @@ func TestHoldingsOfManySegmentsAreSmall(t *testing.T) {
 	t.Logf("%d bytes for each segment", each)
 	if len(h.WAL) != segments || len(h.orphans) != 0 || each > most {
 		t.Errorf("%d pieces, %d orphans, %d bytes each", len(h.WAL), len(h.orphans), each)
+	}
+}
+
+// Of WAL that goes, retention remembers where it is listed, and nobody who reads its marks remembers whole names: a month of it may go at once.
+func TestMarksOfManySegmentsAreSmall(t *testing.T) {
+	much(t)
+	const segments, mostLook, mostMarks = 2000, 200, 60 // bytes for each segment, which is two objects
+	s := newShop(t)
+	s.base(s.writer(s.s), segments-1)
+	m := s.recovery(newLongLog(s.stand, segments))
+	o := PruneOptions{Policies: map[string][]Policy{"main": {lastOnly}}}
+	p, each := heapFor(segments, func() *pruner {
+		p := &pruner{m: m, o: o.filled(), now: m.now()}
+		ok(t, p.look(t.Context()))
+		return p
+	})
+	t.Logf("%d bytes for each segment that goes", each)
+	if n := p.garbage.count(); n != 2*(segments-1) || each > mostLook {
+		t.Errorf("%d objects go, %d bytes each", n, each)
+	}
+	must(m.Prune(t.Context(), o))(t)
+	marks := must(m.readTrash(t.Context()))(t)[0].marks
+	t.Logf("%d bytes for each segment that is marked", cap(marks.data)/segments)
+	if marks.count != 2*(segments-1) || cap(marks.data) > mostMarks*segments {
+		t.Errorf("%d objects are marked in %d bytes", marks.count, cap(marks.data))
 	}
 }

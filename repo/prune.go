@@ -115,7 +115,7 @@ type pruner struct {
 	today    time.Time // the storage's clock; zero where it does not tell
 	x        *chunkIndex
 	packs    []packUse
-	garbage  map[string]int64     // unneeded objects, but for indexes, and their sizes
+	garbage  *objectSet           // unneeded objects, but for indexes
 	young    map[string]bool      // of these, too young to be marked
 	blind    bool                 // the tree or a map of a kept snapshot cannot be read
 	received map[string]time.Time // manifests, by the storage's clock
@@ -123,10 +123,11 @@ type pruner struct {
 	gone     map[WALKey][]stretchOfObject
 }
 
-// stretchOfObject is the range of a WAL object.
+// stretchOfObject is the range of a WAL object, and its place in a listing.
 type stretchOfObject struct {
 	stretch
-	object string
+	list  *nameTable
+	place int32
 }
 
 func (p *pruner) run(ctx context.Context) error {
@@ -185,7 +186,7 @@ func (p *pruner) giveUpDead(ctx context.Context) error {
 // is not seen to be under way any more is seen by its snapshots, and what a snapshot needs was there before it.
 func (p *pruner) look(ctx context.Context) error {
 	var err error
-	p.garbage, p.young, p.gone = map[string]int64{}, map[string]bool{}, map[WALKey][]stretchOfObject{}
+	p.garbage, p.young, p.gone = newObjectSet(), map[string]bool{}, map[WALKey][]stretchOfObject{}
 	if p.marks, err = p.m.readTrash(ctx); err != nil {
 		return err
 	}
@@ -304,7 +305,7 @@ func (p *pruner) refused(problems []error) error {
 		Hint: "what these snapshots need would be deleted; look at them with relight repo check, then give --drop-refused"}
 }
 
-func (p *pruner) goes(name string, bytes int64) { p.garbage[name] = bytes }
+func (p *pruner) goes(name string, bytes int64) { p.garbage.add(name, bytes) }
 
 // store decides about one store.
 func (p *pruner) store(ctx context.Context, store string, mans []Manifest, sets []Set) ([]Manifest, error) {
@@ -326,13 +327,13 @@ func (p *pruner) store(ctx context.Context, store string, mans []Manifest, sets 
 		return nil, err
 	}
 	h.Sets = heldSets(sets, store)
+	p.garbage.know(h.objects)
 	r := Retain(p.o.Policies[store], h.Holdings, p.now)
 	if len(p.o.Policies[store]) > 0 || len(r.Remove) > 0 {
 		p.out.Stores = append(p.out.Stores, PrunedStore{Store: store, Retention: r, WALGoes: p.wal(store, h, r)})
 	}
-	for _, name := range h.orphans {
-		size, _ := h.objects.get(name)
-		p.goes(name, size)
+	for _, place := range h.orphans {
+		p.goes(h.objects.at(place))
 	}
 	stay := slices.DeleteFunc(mans, func(man Manifest) bool {
 		if !slices.Contains(r.Remove, man.ID) {
@@ -355,7 +356,7 @@ func (p *pruner) wal(store string, h *storeHoldings, r Retention) (goes Amount) 
 		for _, place := range h.pieces[i].listed() {
 			name, size := h.objects.at(place)
 			p.goes(name, size)
-			p.gone[k] = append(p.gone[k], stretchOfObject{stretch{w.Start, w.End}, name})
+			p.gone[k] = append(p.gone[k], stretchOfObject{stretch{w.Start, w.End}, h.objects, place})
 			stored = size
 		}
 		goes.add(stored)

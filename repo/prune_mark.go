@@ -15,25 +15,33 @@ import (
 // mark marks what nobody needs and no former run has marked, and takes the manifests of expired snapshots away. The order is
 // what backups rely upon: marks, then manifests, then the list of backups under way, which seals the epoch.
 func (p *pruner) mark(ctx context.Context) error {
-	known := map[string]bool{}
-	for _, e := range p.marks {
-		for _, name := range e.marks {
-			known[name] = true
-		}
-	}
-	objects := slices.DeleteFunc(slices.Sorted(maps.Keys(p.garbage)), func(n string) bool { return known[n] || p.young[n] })
+	known := p.marked(p.marks)
 	superseded, err := p.rewriteIndexes(ctx, known)
 	if err != nil {
 		return err
 	}
-	objects = append(objects, superseded...)
-	thin := p.thin()
-	if len(objects) == 0 && len(thin) == 0 && len(p.expiring) == 0 {
-		return nil
+	fresh := func(yield func(string) bool) {
+		for name := range p.garbage.all() {
+			if !known.has(name) && !p.young[name] && !yield(name) {
+				return
+			}
+		}
+		for _, name := range superseded {
+			if !yield(name) {
+				return
+			}
+		}
 	}
 	epoch := p.lease.Epoch()
-	parts, err := p.m.putMarks(ctx, epoch, objects, thin)
+	parts, err := p.m.putMarks(ctx, epoch, fresh)
 	if err != nil {
+		return err
+	}
+	thin := p.thin()
+	if parts == 0 && len(thin) == 0 && len(p.expiring) == 0 {
+		return nil
+	}
+	if err := p.m.putThin(ctx, epoch, thin); err != nil {
 		return err
 	}
 	for _, man := range p.expiring {
@@ -46,6 +54,17 @@ func (p *pruner) mark(ctx context.Context) error {
 		p.out.Blocked = waits
 	}
 	return err
+}
+
+// marked is what epochs marked.
+func (p *pruner) marked(epochs trashEpochs) *objectSet {
+	set := p.garbage.another()
+	for _, e := range epochs {
+		for name := range e.marks.all() {
+			set.add(name, 0)
+		}
+	}
+	return set
 }
 
 // thin lists packs under half used that are not so marked already: what a backup needs of them it stores anew, and in time they are empty.
@@ -92,25 +111,24 @@ const (
 
 // rewriteIndexes stores indexes without the packs that are to go, and gives the names of those that they supersede. Both are there
 // until the grace is over: whoever lists sees one or the other.
-func (p *pruner) rewriteIndexes(ctx context.Context, known map[string]bool) ([]string, error) {
+func (p *pruner) rewriteIndexes(ctx context.Context, known *objectSet) ([]string, error) {
 	tables, err := p.packTables(ctx)
 	if err != nil {
 		return nil, err
 	}
 	small := 0
 	for name, packs := range tables {
-		if len(packs) < smallIndex && !known[name] {
+		if len(packs) < smallIndex && !known.has(name) {
 			small++
 		}
 	}
 	stays := func(i packInfo) bool {
-		_, dead := p.garbage[i.name()]
-		return p.listed(i) && (!dead || p.young[i.name()])
+		return p.listed(i) && (!p.garbage.has(i.name()) || p.young[i.name()])
 	}
 	var superseded []string
 	covered := map[packID]bool{} // by indexes that stay
 	for name, packs := range tables {
-		old := known[name] || slices.ContainsFunc(packs, func(i packInfo) bool { return !stays(i) }) || small > smallIndexes && len(packs) < smallIndex
+		old := known.has(name) || slices.ContainsFunc(packs, func(i packInfo) bool { return !stays(i) }) || small > smallIndexes && len(packs) < smallIndex
 		if old {
 			superseded = append(superseded, name)
 			continue
@@ -123,7 +141,7 @@ func (p *pruner) rewriteIndexes(ctx context.Context, known map[string]bool) ([]s
 	if err := p.copyRecords(ctx, superseded, func(i packInfo) bool { return stays(i) && !covered[i.id] }, covered); err != nil {
 		return nil, err
 	}
-	return slices.DeleteFunc(superseded, func(n string) bool { return known[n] }), nil
+	return slices.DeleteFunc(superseded, known.has), nil
 }
 
 // copyRecords writes new indexes with what old ones say of the packs that are wanted, each once.

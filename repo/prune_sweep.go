@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"maps"
 	"slices"
 	"strings"
@@ -46,7 +47,7 @@ func (p *pruner) backups(e *trashEpoch) []relight.SnapshotID {
 
 // count sums up what the plan shows.
 func (p *pruner) count() {
-	marked := map[string]bool{}
+	marked := p.garbage.another()
 	for _, e := range p.marks {
 		if e.sealed == nil {
 			continue
@@ -56,20 +57,20 @@ func (p *pruner) count() {
 		if at := e.sealed.At.Add(p.o.Grace); !ripe && (p.out.RipeFrom.IsZero() || at.Before(p.out.RipeFrom)) {
 			p.out.RipeFrom = at
 		}
-		for _, name := range e.marks {
-			size, still := p.garbage[name]
+		for name := range e.marks.all() {
+			size, still := p.garbage.get(name)
 			switch {
-			case marked[name] || !still:
+			case !still || marked.has(name):
 			case ripe:
 				p.out.Deleted.add(size)
 			default:
 				p.out.Waiting.add(size)
 			}
-			marked[name] = true
+			marked.add(name, 0)
 		}
 	}
-	for name, size := range p.garbage {
-		if !marked[name] && !p.young[name] {
+	for name, size := range p.garbage.all() {
+		if !marked.has(name) && !p.young[name] {
 			p.out.Marked.add(size)
 		}
 	}
@@ -85,12 +86,10 @@ func (p *pruner) count() {
 // sweep deletes what ripe epochs marked and nobody needs. Indexes go before packs, sidecars before bodies.
 func (p *pruner) sweep(ctx context.Context) error {
 	ripe := slices.DeleteFunc(slices.Clone(p.marks), func(e *trashEpoch) bool { return !p.ripe(e) })
-	going := map[string]bool{}
-	for _, e := range ripe {
-		for _, name := range e.marks {
-			if _, still := p.garbage[name]; still || strings.HasPrefix(name, indexPrefix) {
-				going[name] = true
-			}
+	going := p.garbage.another()
+	for name := range p.marked(ripe).all() {
+		if p.garbage.has(name) || strings.HasPrefix(name, indexPrefix) {
+			going.add(name, 0)
 		}
 	}
 	if err := p.keepNamed(ctx, going); err != nil {
@@ -99,14 +98,14 @@ func (p *pruner) sweep(ctx context.Context) error {
 	if err := p.recordWAL(ctx, going); err != nil {
 		return err
 	}
-	for _, name := range deletionOrder(going) {
+	for name := range inDeletionOrder(going) {
 		if err := p.lease.Check(); err != nil {
 			return err
 		}
 		if err := p.m.remove(ctx, name); err != nil {
 			return fmt.Errorf("delete %s: %w", name, err)
 		}
-		delete(p.garbage, name)
+		p.garbage.drop(name)
 		if id, ok := packFromName(name); ok {
 			if row, known := p.x.rows[id]; known {
 				p.x.there[row] = false
@@ -125,8 +124,8 @@ func (p *pruner) sweep(ctx context.Context) error {
 	return nil
 }
 
-// deletionOrder: what refers goes before what is referred to, so that a crash in between leaves garbage and never a hole.
-func deletionOrder(going map[string]bool) []string {
+// inDeletionOrder: what refers goes before what is referred to, so that a crash in between leaves garbage and never a hole.
+func inDeletionOrder(going *objectSet) iter.Seq[string] {
 	rank := func(name string) int {
 		switch {
 		case strings.HasPrefix(name, snapPrefix):
@@ -136,38 +135,44 @@ func deletionOrder(going map[string]bool) []string {
 		}
 		return 2
 	}
-	names := slices.Sorted(maps.Keys(going))
-	slices.SortStableFunc(names, func(a, b string) int { return rank(a) - rank(b) })
-	return names
+	return func(yield func(string) bool) {
+		for turn := range 3 {
+			for name := range going.all() {
+				if rank(name) == turn && !yield(name) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // keepNamed takes back what must not go yet: an index that alone names a pack that stays, and a pack that an index that stays
 // names.
-func (p *pruner) keepNamed(ctx context.Context, going map[string]bool) error {
+func (p *pruner) keepNamed(ctx context.Context, going *objectSet) error {
 	tables, err := p.packTables(ctx)
 	if err != nil {
 		return err
 	}
 	named := map[packID]int{} // by indexes that stay
 	for name, packs := range tables {
-		if !going[name] {
+		if !going.has(name) {
 			for _, i := range packs {
 				named[i.id]++
 			}
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(tables)) {
-		alone := func(i packInfo) bool { return named[i.id] == 0 && !going[i.name()] && p.listed(i) }
-		if going[name] && slices.ContainsFunc(tables[name], alone) {
-			delete(going, name)
+		alone := func(i packInfo) bool { return named[i.id] == 0 && !going.has(i.name()) && p.listed(i) }
+		if going.has(name) && slices.ContainsFunc(tables[name], alone) {
+			going.drop(name)
 			for _, i := range tables[name] {
 				named[i.id]++
 			}
 		}
 	}
-	for name := range going {
+	for name := range going.all() {
 		if id, ok := packFromName(name); ok && named[id] > 0 {
-			delete(going, name)
+			going.drop(name)
 		}
 	}
 	return nil
@@ -217,11 +222,11 @@ func (p *pruner) readIndex(ctx context.Context, name string, table func([]packIn
 }
 
 // recordWAL puts on record which WAL goes, before it goes.
-func (p *pruner) recordWAL(ctx context.Context, going map[string]bool) error {
+func (p *pruner) recordWAL(ctx context.Context, going *objectSet) error {
 	for k, all := range p.gone {
 		var gone []stretch
 		for _, s := range all {
-			if going[s.object] {
+			if name, _ := s.list.at(s.place); going.has(name) {
 				gone = append(gone, s.stretch)
 			}
 		}

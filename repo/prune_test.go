@@ -78,6 +78,14 @@ func mapsKeys[V any](m map[string]V) func(func(string) bool) {
 	}
 }
 
+// base takes an empty base backup in the middle of a segment.
+func (s *shop) base(m *Meta, no int) {
+	s.t.Helper()
+	w := must(m.NewSnapshot(s.t.Context(), "main", packEach()))(s.t)
+	facts := must(json.Marshal(walFacts{System: testKey.System, Timeline: 1, Start: segmentStart(no) + 40, Stop: segmentStart(no) + 80, StopTime: s.clock.now()}))(s.t)
+	s.want[must(w.Commit(s.t.Context(), relight.Snapshot{Facts: facts}))(s.t).ID] = nil
+}
+
 // restoreAll restores every snapshot that is listed, and gives their ids.
 func (s *shop) restoreAll(store string) []relight.SnapshotID {
 	s.t.Helper()
@@ -397,14 +405,6 @@ func TestExpiredWALGoes(t *testing.T) {
 	s := newShop(t)
 	m := s.writer(s.s)
 	sink := m.Sink("main")
-	base := func(no int) relight.SnapshotID {
-		w := must(m.NewSnapshot(t.Context(), "main", packEach()))(t)
-		facts := must(json.Marshal(walFacts{System: testKey.System, Timeline: 1, Start: segmentStart(no) + 40, Stop: segmentStart(no) + 80, StopTime: s.clock.now()}))(t)
-		snap := must(w.Commit(t.Context(), relight.Snapshot{Facts: facts}))(t)
-		s.want[snap.ID] = nil
-		return snap.ID
-	}
-	ids := map[int]relight.SnapshotID{}
 	for no := 1; no <= 40; no++ {
 		s.clock.add(time.Hour)
 		if no == 3 {
@@ -412,7 +412,7 @@ func TestExpiredWALGoes(t *testing.T) {
 		}
 		ok(t, putSegment(t.Context(), sink, testKey, no))
 		if no%10 == 0 {
-			ids[no] = base(no)
+			s.base(m, no)
 		}
 	}
 	ok(t, putLive(t.Context(), sink, testKey, 41, 0, 5000))

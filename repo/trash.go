@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"strconv"
 	"strings"
@@ -37,7 +38,7 @@ type trashEpoch struct {
 	epoch    int64
 	sealed   *trashRecord // nil: it was interrupted, and nothing is ever deleted because of it
 	received time.Time    // when the storage received the seal; zero where it does not tell
-	marks    []string
+	marks    nameTable    // in the order of its records; for their names alone
 	thin     []string
 	names    []string // every object of the epoch
 	parts    int
@@ -116,7 +117,9 @@ func (m *Meta) readMark(ctx context.Context, e *trashEpoch, i blob.Info) error {
 		e.thin = append(e.thin, r.Packs...)
 	default:
 		e.parts++
-		e.marks = append(e.marks, r.Objects...)
+		for _, name := range r.Objects {
+			e.marks.add(name, 0)
+		}
 	}
 	return nil
 }
@@ -125,7 +128,12 @@ func (m *Meta) readMark(ctx context.Context, e *trashEpoch, i blob.Info) error {
 func (t trashEpochs) packs() map[packID]bool {
 	out := map[packID]bool{}
 	for _, e := range t {
-		for _, name := range append(slices.Clone(e.marks), e.thin...) {
+		for name := range e.marks.all() {
+			if id, ok := packFromName(name); ok {
+				out[id] = true
+			}
+		}
+		for _, name := range e.thin {
 			if id, ok := packFromName(name); ok {
 				out[id] = true
 			}
@@ -135,17 +143,19 @@ func (t trashEpochs) packs() map[packID]bool {
 }
 
 // announced are the objects that may be deleted at any moment. An epoch whose seal is gone was dealt with.
-func (t trashEpochs) announced() map[string]bool {
-	out := map[string]bool{}
-	for _, e := range t {
-		if !e.due || !slices.Contains(e.names, trashDir(e.epoch)+"sealed") {
-			continue
-		}
-		for _, name := range e.marks {
-			out[name] = true
+func (t trashEpochs) announced() iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for _, e := range t {
+			if !e.due || !slices.Contains(e.names, trashDir(e.epoch)+"sealed") {
+				continue
+			}
+			for name := range e.marks.all() {
+				if !yield(name) {
+					return
+				}
+			}
 		}
 	}
-	return out
 }
 
 func (t trashEpochs) newest() int64 {
@@ -156,20 +166,41 @@ func (t trashEpochs) newest() int64 {
 }
 
 // putMarks stores the marks of an epoch; nothing is deleted because of them before they are sealed.
-func (m *Meta) putMarks(ctx context.Context, epoch int64, objects, thin []string) (parts int, err error) {
-	for part := range slices.Chunk(objects, marksInPart) {
+func (m *Meta) putMarks(ctx context.Context, epoch int64, objects iter.Seq[string]) (parts int, err error) {
+	var part []string
+	put := func() error {
+		if len(part) == 0 {
+			return nil
+		}
 		r := trashRecord{Epoch: epoch, Objects: part}
 		if err := m.putSigned(ctx, "trash", trashDir(epoch)+"marks."+strconv.Itoa(parts), r, sealedMeta); err != nil {
-			return 0, fmt.Errorf("mark what is to go: %w", err)
+			return fmt.Errorf("mark what is to go: %w", err)
 		}
-		parts++
+		part, parts = part[:0], parts+1
+		return nil
 	}
-	if len(thin) > 0 {
-		if err := m.putSigned(ctx, "trash", trashDir(epoch)+"thin", trashRecord{Epoch: epoch, Packs: thin}, sealedMeta); err != nil {
-			return 0, fmt.Errorf("mark thin packs: %w", err)
+	for name := range objects {
+		part = append(part, name)
+		if len(part) < marksInPart {
+			continue
+		}
+		if err := put(); err != nil {
+			return parts, err
 		}
 	}
-	return parts, nil
+	err = put()
+	return parts, err
+}
+
+// putThin stores which packs an epoch found to be thin.
+func (m *Meta) putThin(ctx context.Context, epoch int64, packs []string) error {
+	if len(packs) == 0 {
+		return nil
+	}
+	if err := m.putSigned(ctx, "trash", trashDir(epoch)+"thin", trashRecord{Epoch: epoch, Packs: packs}, sealedMeta); err != nil {
+		return fmt.Errorf("mark thin packs: %w", err)
+	}
+	return nil
 }
 
 // seal ends the marking. Backups that are registered now may have begun before the marks could be seen: as long as one of them
