@@ -120,14 +120,14 @@ type pruner struct {
 	blind    bool                 // the tree or a map of a kept snapshot cannot be read
 	received map[string]time.Time // manifests, by the storage's clock
 	expiring []Manifest
-	gone     map[WALKey][]stretchOfObject
+	logs     map[string]*nameTable // of each store
+	gone     map[WALKey][]gonePiece
 }
 
-// stretchOfObject is the range of a WAL object, and its place in a listing.
-type stretchOfObject struct {
+// gonePiece is a piece of WAL that is not wanted, and where its objects are in its store's listing.
+type gonePiece struct {
 	stretch
-	list  *nameTable
-	place int32
+	walObjects
 }
 
 func (p *pruner) run(ctx context.Context) error {
@@ -186,7 +186,7 @@ func (p *pruner) giveUpDead(ctx context.Context) error {
 // is not seen to be under way any more is seen by its snapshots, and what a snapshot needs was there before it.
 func (p *pruner) look(ctx context.Context) error {
 	var err error
-	p.garbage, p.young, p.gone = newObjectSet(), map[string]bool{}, map[WALKey][]stretchOfObject{}
+	p.garbage, p.young, p.logs, p.gone = newObjectSet(), map[string]bool{}, map[string]*nameTable{}, map[WALKey][]gonePiece{}
 	if p.marks, err = p.m.readTrash(ctx); err != nil {
 		return err
 	}
@@ -328,6 +328,7 @@ func (p *pruner) store(ctx context.Context, store string, mans []Manifest, sets 
 	}
 	h.Sets = heldSets(sets, store)
 	p.garbage.know(h.objects)
+	p.logs[store] = h.objects
 	r := Retain(p.o.Policies[store], h.Holdings, p.now)
 	if len(p.o.Policies[store]) > 0 || len(r.Remove) > 0 {
 		p.out.Stores = append(p.out.Stores, PrunedStore{Store: store, Retention: r, WALGoes: p.wal(store, h, r)})
@@ -352,11 +353,11 @@ func (p *pruner) wal(store string, h *storeHoldings, r Retention) (goes Amount) 
 			continue
 		}
 		k := WALKey{Store: store, System: w.System, Timeline: w.Timeline}
+		p.gone[k] = append(p.gone[k], gonePiece{stretch{w.Start, w.End}, h.pieces[i]})
 		var stored int64
 		for _, place := range h.pieces[i].listed() {
 			name, size := h.objects.at(place)
 			p.goes(name, size)
-			p.gone[k] = append(p.gone[k], stretchOfObject{stretch{w.Start, w.End}, h.objects, place})
 			stored = size
 		}
 		goes.add(stored)

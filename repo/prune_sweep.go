@@ -224,10 +224,14 @@ func (p *pruner) readIndex(ctx context.Context, name string, table func([]packIn
 // recordWAL puts on record which WAL goes, before it goes.
 func (p *pruner) recordWAL(ctx context.Context, going *objectSet) error {
 	for k, all := range p.gone {
+		goes := func(place int32) bool {
+			name, _ := p.logs[k.Store].at(place)
+			return going.has(name)
+		}
 		var gone []stretch
-		for _, s := range all {
-			if name, _ := s.list.at(s.place); going.has(name) {
-				gone = append(gone, s.stretch)
+		for _, piece := range all {
+			if slices.ContainsFunc(piece.listed(), goes) {
+				gone = append(gone, piece.stretch)
 			}
 		}
 		if len(gone) == 0 {
