@@ -171,7 +171,14 @@ func (s *Storage) infos(prefix string) []blob.Info {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var infos []blob.Info
+	all := len(s.objects)
+	if dir, is := strings.CutSuffix(prefix, "/"); is {
+		all = s.dirs[dir]
+	}
 	for name, ob := range s.objects {
+		if len(infos) == all {
+			break // most directories hold few of the objects, or none
+		}
 		if strings.HasPrefix(name, prefix) {
 			infos = append(infos, blob.Info{Name: name, Size: int64(len(ob.data)), Modified: ob.modified})
 		}
