@@ -4,15 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/toolboxai/relight"
 	"github.com/toolboxai/relight/coordinator"
@@ -112,25 +109,10 @@ func (a *App) Platform() (platform.Platform, []relight.Service, error) {
 // live asks a store's server where it stands.
 func live(ctx context.Context, conn string) (coordinator.Live, error) {
 	at, err := whereabouts(ctx, conn)
-	if err != nil && soon(err) {
+	if err != nil && postgres.Starting(err) {
 		err = fmt.Errorf("%w: %w", coordinator.ErrStarting, err)
 	}
 	return at, err
-}
-
-// What a server says while it cannot be asked, by PostgreSQL's table of error codes.
-const (
-	crashShutdown    = "57P02"
-	cannotConnectNow = "57P03"
-)
-
-// soon tells whether a server that refused or ended a connection will take the next ones: one of its processes crashed, and it replays, or it starts.
-func soon(err error) bool {
-	var said *pgconn.PgError
-	if errors.As(err, &said) {
-		return said.Code == crashShutdown || said.Code == cannotConnectNow
-	}
-	return errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
 
 func whereabouts(ctx context.Context, conn string) (coordinator.Live, error) {

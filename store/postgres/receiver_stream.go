@@ -26,9 +26,25 @@ const spoolWrites = "spool writes"
 // serverSource names the server in alarms.
 const serverSource = "server"
 
+// The pauses between sessions, which grow while they fail.
+const (
+	firstPause   = 100 * time.Millisecond
+	longestPause = 5 * time.Second
+	longestAway  = time.Second
+)
+
+// longest is how long the pause after a session that failed so may be. A server that is not there may be back at any moment, recovered for one; until it is asked
+// nothing of it is protected, and asking costs nobody anything.
+func longest(err error) time.Duration {
+	if notThere(err) {
+		return longestAway
+	}
+	return longestPause
+}
+
 // stream connects and follows, again and again, until ctx ends or going on would be wrong.
 func (r *Receiver) stream(ctx context.Context, sp *spool, sinks []repo.Sink) error {
-	wait := 100 * time.Millisecond
+	wait, said, saidAt := firstPause, "", time.Time{}
 	for ctx.Err() == nil {
 		began := r.now()
 		err := r.session(ctx, sp, sinks)
@@ -41,16 +57,20 @@ func (r *Receiver) stream(ctx context.Context, sp *spool, sinks []repo.Sink) err
 			return hard.error
 		}
 		if r.now().Sub(began) > time.Minute {
-			wait = 100 * time.Millisecond
+			wait = firstPause
 		}
+		wait = min(wait, longest(err))
 		if err != nil {
-			r.log.Warn("the stream ended", "error", err, "again_in", wait)
+			if text := err.Error(); text != said || r.now().Sub(saidAt) >= longestPause { // not each time that nobody answers
+				r.log.Warn("the stream ended", "error", err, "again_in", wait)
+				said, saidAt = text, r.now()
+			}
 			r.trouble(serverSource, err.Error(), r.o.AlarmAfter)
 		}
 		if sleepFor(ctx, wait) != nil {
 			return nil
 		}
-		wait = min(2*wait, 5*time.Second)
+		wait *= 2
 	}
 	return nil
 }
