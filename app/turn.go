@@ -167,11 +167,11 @@ func (h *holding) lease(ctx context.Context, m *repo.Meta, wait repo.Waiting, as
 	}
 	trying, giveUp := context.WithCancelCause(ctx)
 	defer giveUp(nil)
-	held := make(chan struct{})
+	waiting, held := context.WithCancel(trying)
 	var watch sync.WaitGroup
-	watch.Go(func() { h.t.awaitRecovery(trying, held, giveUp) })
-	err := h.take(trying, m, wait, func() { close(held); asked() })
-	giveUp(nil)
+	watch.Go(func() { h.t.awaitRecovery(waiting, giveUp) })
+	err := h.take(trying, m, wait, func() { held(); asked() })
+	held()
 	watch.Wait()
 	if errors.Is(context.Cause(trying), errRecovers) {
 		return h.take(ctx, m, repo.ForNobody, asked)
@@ -189,17 +189,8 @@ func (h *holding) take(ctx context.Context, m *repo.Meta, wait repo.Waiting, ask
 }
 
 // awaitRecovery gives up waiting for the lease when a run recovers the store.
-func (t *turn) awaitRecovery(ctx context.Context, held <-chan struct{}, giveUp context.CancelCauseFunc) {
-	look := time.NewTicker(time.Second)
-	defer look.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-held:
-			return
-		case <-look.C:
-		}
+func (t *turn) awaitRecovery(ctx context.Context, giveUp context.CancelCauseFunc) {
+	for retry.Sleep(ctx, time.Second) == nil {
 		if t.recovering() {
 			giveUp(errRecovers)
 			return

@@ -58,13 +58,9 @@ func (c *copier) leave(ctx context.Context) error {
 		rooms[room+"/"] = true
 	}
 	for room := range rooms {
-		list := &nameTable{}
-		err := c.m.storage.List(ctx, room, func(i blob.Info) error {
-			list.add(i.Name, i.Size)
-			return nil
-		})
+		list, err := listNames(ctx, c.m.storage, room)
 		if err != nil {
-			return fmt.Errorf("list %s: %w", room, notAbsent(err))
+			return err
 		}
 		c.off.know(list)
 	}

@@ -86,10 +86,10 @@ func (p *pruner) count() {
 // sweep deletes what ripe epochs marked and nobody needs. Indexes go before packs, sidecars before bodies.
 func (p *pruner) sweep(ctx context.Context) error {
 	ripe := slices.DeleteFunc(slices.Clone(p.marks), func(e *trashEpoch) bool { return !p.ripe(e) })
-	going := p.garbage.another()
-	for name := range p.marked(ripe).all() {
-		if p.garbage.has(name) || strings.HasPrefix(name, indexPrefix) {
-			going.add(name, 0)
+	going := p.marked(ripe)
+	for name := range going.all() {
+		if !p.garbage.has(name) && !strings.HasPrefix(name, indexPrefix) {
+			going.drop(name)
 		}
 	}
 	if err := p.keepNamed(ctx, going); err != nil {

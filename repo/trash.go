@@ -127,16 +127,17 @@ func (m *Meta) readMark(ctx context.Context, e *trashEpoch, i blob.Info) error {
 // packs are those that no new backup may refer to: what is marked goes, what is thin is to be stored anew.
 func (t trashEpochs) packs() map[packID]bool {
 	out := map[packID]bool{}
+	note := func(name string) {
+		if id, ok := packFromName(name); ok {
+			out[id] = true
+		}
+	}
 	for _, e := range t {
 		for name := range e.marks.all() {
-			if id, ok := packFromName(name); ok {
-				out[id] = true
-			}
+			note(name)
 		}
 		for _, name := range e.thin {
-			if id, ok := packFromName(name); ok {
-				out[id] = true
-			}
+			note(name)
 		}
 	}
 	return out
